@@ -1,0 +1,51 @@
+# Two commands on a bare machine: `make demo` and `make test`. Both need only Python 3.11+ and make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint e2e-vllm bench generate tools clean
+
+help:  ## Show this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo  ## The agent on a simulated 8-GPU node, at http://localhost:10095/
+	@$(BIN)/roofline-agent demo $(DEMO)
+
+test: $(VENV)/.dev tools lint  ## Everything that must pass
+	@$(BIN)/python -m pytest -q -n 2 -m "not long" $(PYTEST)
+
+test-long: $(VENV)/.dev tools  ## The long suites as well
+	@$(BIN)/python -m pytest -q -n 2 $(PYTEST)
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+
+e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 GB into .venv-vllm)
+	@$(BIN)/python -m pytest -q -p no:xdist tests/e2e/vllm_server.py $(PYTEST)
+
+bench: $(VENV)/.dev  ## What the agent costs, measured
+	@$(BIN)/python -m tests.bench $(BENCH)
+
+generate: $(VENV)/.dev  ## Rewrite generated files and goldens; the diff is the review
+	@$(BIN)/python -m pytest -q -n 2 --update-golden tests $(PYTEST)
+
+tools:  ## promtool, Prometheus, Chromium and a C compiler, from the distribution's packages
+	@tests/install_tools.sh
+
+clean:  ## Remove what was installed and built here
+	rm -rf $(VENV) .venv-vllm build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
+	@$(PYTHON) -m venv $(VENV) || { echo "python venv is missing: on Debian, apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) …"
+	@$(PIP) --editable . && touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV) …"
+	@$(PIP) --editable '.[dev]' && touch $@ $(VENV)/.demo
