@@ -1,0 +1,50 @@
+"""Time, as an argument: real by default, the test's own where a test brings it along."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Two readings of time: one for durations, one for people."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; the zero means nothing."""
+
+    def unix(self) -> float:
+        """Seconds since 1970, UTC; may jump."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed point."""
+        return time.monotonic()
+
+    def unix(self) -> float:
+        """Seconds since 1970, UTC."""
+        return time.time()
+
+
+class ManualClock:
+    """Time that stands still until it is moved: a virtual hour takes as long as its events."""
+
+    def __init__(self, *, monotonic_seconds: float = 0.0, unix_seconds: float = 1_800_000_000.0) -> None:
+        self._monotonic = monotonic_seconds
+        self._offset = unix_seconds - monotonic_seconds
+
+    def monotonic(self) -> float:
+        """Seconds moved so far, plus the start."""
+        return self._monotonic
+
+    def unix(self) -> float:
+        """The same instant as Unix time."""
+        return self._monotonic + self._offset
+
+    def advance(self, seconds: float) -> None:
+        """Move on."""
+        if seconds < 0:
+            raise ValueError("time does not go back")
+        self._monotonic += seconds

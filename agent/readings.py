@@ -1,0 +1,219 @@
+"""Facts as the sources gave them, converted to base units, nothing derived.
+
+Everything here is frozen. `None` means "cannot say"; zero is a measurement. A reading is made at
+one edge (`sources/`, `engines/`) and never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Generic, Literal, TypeVar
+
+Evidence = Literal["gpm", "dcgm", "modelled", "mixed", "none"]
+"""Where a number comes from. `mixed`: its parts come from different places."""
+
+T = TypeVar("T")
+
+
+# --- outcomes: what an attempt at a source can give ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read(Generic[T]):
+    """The source answered."""
+
+    reading: T
+    at_seconds: float
+    """When the answer was complete, on the agent's monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """There is no such source on this machine. Not a failure, and not zero."""
+
+    message: str
+    at_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The source is there, and the attempt failed."""
+
+    reason: str
+    """One word, fit for a label value."""
+    message: str
+    at_seconds: float
+
+
+Outcome = Read[T] | Absent | Failed
+
+
+# --- GPUs ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """How active the parts of one GPU were, as measured over the last `seconds`.
+
+    Each ratio is 0–1, of cycles (GPM) or as the source defines it; `None` where it was not given.
+    """
+
+    evidence: Evidence
+    seconds: float
+    dram_ratio: float | None = None
+    """DRAM bandwidth used ÷ theoretical maximum."""
+    tensor_ratio: float | None = None
+    """Any tensor pipe active."""
+    sm_ratio: float | None = None
+    """SMs with at least one warp resident, averaged over SMs."""
+    graphics_ratio: float | None = None
+    """Share of time in which any compute or graphics work was resident."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuReading:
+    """One GPU at one instant."""
+
+    index: int
+    uuid: str
+    name: str
+    """As NVML spells it, for example ``NVIDIA H100 80GB HBM3``."""
+    pci_bus_id: str | None = None
+    compute_capability: tuple[int, int] | None = None
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    """Allocated by processes; what the driver reserves is apart."""
+    memory_free_bytes: int | None = None
+    memory_reserved_bytes: int | None = None
+    memory_bus_bits: int | None = None
+    power_watts: float | None = None
+    power_limit_watts: float | None = None
+    energy_joules: float | None = None
+    """Since the driver was loaded: a counter."""
+    temperature_celsius: float | None = None
+    sm_clock_hertz: float | None = None
+    sm_clock_max_hertz: float | None = None
+    memory_clock_hertz: float | None = None
+    memory_clock_max_hertz: float | None = None
+    kernel_time_ratio: float | None = None
+    """NVML's "GPU utilization": share of *time* in which some kernel ran. Says nothing of load."""
+    memory_time_ratio: float | None = None
+    """NVML's "memory utilization": share of *time*, not of bandwidth. Never used to classify."""
+    clock_limit_reasons: tuple[str, ...] | None = None
+    """Why the clocks are lowered now: ``sw_power_cap``, ``hw_thermal``, …; empty when they are not."""
+    activity: Activity | None = None
+    activity_problem: str | None = None
+    """Why there is no activity, in words, when there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuLost:
+    """A GPU that is known to be there and cannot be read; the others are not affected."""
+
+    index: int
+    uuid: str | None
+    name: str | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReading:
+    """All GPUs of the node, in NVML's order."""
+
+    gpus: tuple[GpuReading | GpuLost, ...]
+    driver_version: str | None = None
+
+
+# --- serving engines -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """A cumulative histogram; `bounds` end with +Inf, `cumulative` are counts ≤ each bound."""
+
+    bounds: tuple[float, ...]
+    cumulative: tuple[float, ...]
+    sum: float
+
+    @property
+    def count(self) -> float:
+        """Observations in all."""
+        return self.cumulative[-1]
+
+    def __post_init__(self) -> None:
+        if len(self.bounds) != len(self.cumulative) or not self.bounds or self.bounds[-1] != math.inf:
+            raise ValueError("a histogram needs one count a bound, and +Inf as its last bound")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineCounters:
+    """What an engine has counted since its start. `None` where this engine or version has no such counter."""
+
+    generation_tokens: float | None = None
+    """Output tokens, the first of each request included."""
+    prefill_tokens: float | None = None
+    """Prompt tokens really computed; tokens found in the prefix cache are not in it."""
+    cached_prompt_tokens: float | None = None
+    steps: float | None = None
+    """Engine steps that gave output."""
+    first_tokens: float | None = None
+    """Requests that have given their first token."""
+    inter_token_seconds: float | None = None
+    """Sum of the times between tokens of one request, over all requests."""
+    inter_token_intervals: float | None = None
+    """How many such times: one a request a step after its first token."""
+    preemptions: float | None = None
+    requests_stop: float | None = None
+    requests_length: float | None = None
+    requests_abort: float | None = None
+    requests_error: float | None = None
+    rejected_requests: float | None = None
+    drafts: float | None = None
+    draft_tokens: float | None = None
+    accepted_draft_tokens: float | None = None
+    estimated_flops_per_gpu: float | None = None
+    """The engine's own estimate of its FLOPs, where it makes one."""
+
+
+COUNTER_NAMES: tuple[str, ...] = tuple(f.name for f in fields(EngineCounters))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReading:
+    """One engine (one data-parallel rank) at one instant."""
+
+    engine: str
+    """The software: ``vllm``, …"""
+    rank: str = "0"
+    model: str
+    """The name it serves under; "" when the page does not say."""
+    start_time_seconds: float | None = None
+    """Unix time of the process's start: a change of it means a restart."""
+    requests_running: float | None = None
+    requests_waiting: float | None = None
+    kv_used_ratio: float | None = None
+    kv_capacity_tokens: float | None = None
+    kv_block_tokens: int | None = None
+    kv_dtype: str | None = None
+    """As the engine names it; ``auto`` means the model's."""
+    max_num_seqs: int | None = None
+    counters: EngineCounters = field(default_factory=EngineCounters)
+    step_tokens: Histogram | None = None
+    """Tokens a step, over the steps that gave output."""
+    time_to_first_token: Histogram | None = None
+    inter_token_latency: Histogram | None = None
+    request_latency: Histogram | None = None
+    computed_prompt_lengths: Histogram | None = None
+    """Tokens computed for the prompt of each finished request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReading:
+    """One page: all engines behind one server, in the order of their rank."""
+
+    engines: tuple[EngineReading, ...]
+    version: str | None = None
+    malformed_lines: int = 0
+    """Wanted lines that could not be read and were passed over."""

@@ -1,0 +1,180 @@
+"""How a source is read: on a thread of its own, with a deadline, never raising.
+
+A driver call that hangs strands only its own thread. What the rest of the agent sees is the last
+`SourceState`, replaced by one reference assignment, so that nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+from agent.clock import Clock
+from agent.errors import SourceAbsentError, SourceError
+from agent.readings import Absent, Failed, Outcome, Read
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+STALE_INTERVALS = 3
+"""A source that has not answered for this many of its intervals takes its series with it."""
+
+
+class Source(Protocol[T_co]):
+    """Something that can be read.
+
+    `read` returns a reading, or raises `SourceError` (it failed) or `SourceAbsentError` (there is no
+    such thing here). `close` lets go of what it holds; it may be called from another thread.
+    """
+
+    @property
+    def name(self) -> str:
+        """The value of the label `source`."""
+
+    def read(self) -> T_co:
+        """Read once."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState(Generic[T]):
+    """What is known of one source after its last attempt."""
+
+    name: str
+    interval_seconds: float
+    outcome: Outcome[T] | None = None
+    """Of the last attempt; `None` before the first one ends."""
+    last_success: Read[T] | None = None
+    last_success_unix_seconds: float | None = None
+    read_duration_seconds: float | None = None
+    reads: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Failed attempts by reason."""
+
+    @property
+    def up(self) -> bool:
+        """Whether the last attempt succeeded."""
+        return isinstance(self.outcome, Read)
+
+    def fresh(self, now_seconds: float) -> Read[T] | None:
+        """The last success, unless it is older than three intervals."""
+        success = self.last_success
+        if success is None or now_seconds - success.at_seconds > STALE_INTERVALS * self.interval_seconds:
+            return None
+        return success
+
+
+class Poller(Generic[T]):
+    """Reads one source at its interval and publishes its `SourceState`.
+
+    `start` runs it on a thread of its own. `poll` is one attempt, for who brings time along
+    themselves: `once`, and the tests with their own clock.
+    """
+
+    def __init__(
+        self, source: Source[T], *, interval_seconds: float, deadline_seconds: float, clock: Clock
+    ) -> None:
+        self.source = source
+        self._interval_seconds = interval_seconds
+        self._deadline_seconds = deadline_seconds
+        self._clock = clock
+        self._state: SourceState[T] = SourceState(name=source.name, interval_seconds=interval_seconds)
+        self._attempt_since: float | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def state(self) -> SourceState[T]:
+        """What is known now; an attempt past its deadline shows as failed while it still hangs."""
+        state, since = self._state, self._attempt_since
+        now = self._clock.monotonic()
+        if since is not None and now - since > self._deadline_seconds:
+            overdue = Failed(
+                reason="timeout",
+                message=f"{state.name}: no answer for {now - since:.0f} s; the attempt is still waiting",
+                at_seconds=now,
+            )
+            return replace(
+                state,
+                outcome=overdue,
+                failures={**state.failures, "timeout": state.failures.get("timeout", 0) + 1},
+            )
+        return state
+
+    def poll(self) -> SourceState[T]:
+        """One attempt, now, on the caller's thread."""
+        started = self._clock.monotonic()
+        self._attempt_since = started
+        before = self._state
+        outcome = self._attempt()
+        success = outcome if isinstance(outcome, Read) else before.last_success
+        failures = before.failures
+        if isinstance(outcome, Failed):
+            failures = {**failures, outcome.reason: failures.get(outcome.reason, 0) + 1}
+        self._log_change(before.outcome, outcome)
+        self._state = SourceState(
+            name=before.name,
+            interval_seconds=before.interval_seconds,
+            outcome=outcome,
+            last_success=success,
+            last_success_unix_seconds=(
+                self._clock.unix() if isinstance(outcome, Read) else before.last_success_unix_seconds
+            ),
+            read_duration_seconds=self._clock.monotonic() - started,
+            reads=before.reads + 1,
+            failures=failures,
+        )
+        self._attempt_since = None
+        return self._state
+
+    def _attempt(self) -> Outcome[T]:
+        try:
+            reading = self.source.read()
+        except SourceAbsentError as absent:
+            return Absent(message=str(absent), at_seconds=self._clock.monotonic())
+        except SourceError as error:
+            return Failed(reason=error.reason, message=str(error), at_seconds=self._clock.monotonic())
+        except Exception:  # the one place: a bug in a reader must cost its own series only
+            log.exception("%s: the reader itself failed", self.source.name)
+            return Failed(
+                reason="internal",
+                message=f"{self.source.name}: the reader itself failed; the log has the traceback",
+                at_seconds=self._clock.monotonic(),
+            )
+        return Read(reading=reading, at_seconds=self._clock.monotonic())
+
+    def _log_change(self, before: Outcome[Any] | None, after: Outcome[Any]) -> None:
+        if isinstance(after, Read):
+            if not isinstance(before, Read):
+                log.info("%s: answers", self.source.name)
+        elif type(before) is not type(after) or (
+            isinstance(before, Failed) and isinstance(after, Failed) and before.reason != after.reason
+        ):
+            log.warning("%s", after.message)
+
+    def start(self) -> None:
+        """Poll on a thread of its own until `close`."""
+        self._thread = threading.Thread(target=self._run, name=f"source-{self.source.name}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        due = self._clock.monotonic()
+        while not self._stop.is_set():
+            self.poll()
+            # Skip beats that were missed rather than hurry after them.
+            now = self._clock.monotonic()
+            due = max(due + self._interval_seconds, now)
+            self._stop.wait(due - now)
+
+    def close(self) -> None:
+        """Stop polling and let go of the source; a hanging attempt is left behind, not waited for."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+        self.source.close()
