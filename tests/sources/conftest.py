@@ -1,0 +1,60 @@
+"""What the tests of NVML and GPM share: a stand-in for the library, and time that both sides agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from agent.clock import ManualClock
+from agent.sources.nvml import NvmlSource
+from tests.nvml_standin import StandIn, compile_library
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_library(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def fresh_pynvml() -> Iterator[None]:
+    """nvidia-ml-py keeps its library and the functions found in it for the life of the process."""
+
+    def forget() -> None:
+        pynvml.nvmlLib = None
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def stand_in(nvml_library: Path, tmp_path: Path, fresh_pynvml: None) -> StandIn:
+    return StandIn(nvml_library, tmp_path)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def advance(clock: ManualClock, stand_in: StandIn) -> Callable[[float], None]:
+    """Move the agent's time and the library's."""
+
+    def move(seconds: float) -> None:
+        clock.advance(seconds)
+        stand_in.set({"now_ms": clock.monotonic() * 1000})
+
+    move(0)
+    return move
+
+
+@pytest.fixture
+def source(stand_in: StandIn, clock: ManualClock) -> Iterator[NvmlSource]:
+    nvml = NvmlSource(clock=clock, library_path=str(stand_in.path))
+    yield nvml
+    nvml.close()
