@@ -1,0 +1,1 @@
+"""The mathematics: pure functions of values. Nothing here reads, waits or remembers."""

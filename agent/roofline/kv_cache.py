@@ -1,0 +1,90 @@
+"""KV-cache headroom: how much context is left, how soon it ends, and what batch it allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Limiter = Literal["traffic", "kv_cache", "max_num_seqs", "unknown"]
+LIMITERS: tuple[Limiter, ...] = ("traffic", "kv_cache", "max_num_seqs", "unknown")
+
+FULL_RATIO = 0.95
+"""From here on a scheduler that has requests waiting is held by the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvCache:
+    """The state of one engine's cache; `None` where the engine does not say enough."""
+
+    used_ratio: float
+    headroom_ratio: float
+    capacity_tokens: float | None = None
+    free_tokens: float | None = None
+    free_bytes: float | None = None
+    """Over all GPUs of the replica."""
+    seconds_to_full: float | None = None
+    """At the present trend; `None` while use does not rise."""
+    limited_batch: float | None = None
+    """Sequences of the present length that fit."""
+
+
+def kv_cache(
+    *,
+    used_ratio: float,
+    capacity_tokens: float | None,
+    bytes_per_token: float | None,
+    context_tokens: float | None,
+    history: Sequence[tuple[float, float]] = (),
+) -> KvCache:
+    """Headroom from the engine's own fill level; `history` is (seconds, used ratio) over the window."""
+    used = min(max(used_ratio, 0.0), 1.0)
+    headroom = 1.0 - used
+    free_tokens = None if capacity_tokens is None else capacity_tokens * headroom
+    trend = _slope(history)
+    return KvCache(
+        used_ratio=used,
+        headroom_ratio=headroom,
+        capacity_tokens=capacity_tokens,
+        free_tokens=free_tokens,
+        free_bytes=None if free_tokens is None or bytes_per_token is None else free_tokens * bytes_per_token,
+        # A trend that would take a day to fill the cache is no trend.
+        seconds_to_full=headroom / trend if trend is not None and trend > 1 / 86_400 else None,
+        limited_batch=(
+            None if capacity_tokens is None or not context_tokens else capacity_tokens / context_tokens
+        ),
+    )
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float | None:
+    """Least-squares slope a second; `None` with fewer than three points."""
+    if len(points) < 3:
+        return None
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    spread = sum((x - mean_x) ** 2 for x, _ in points)
+    if spread == 0:
+        return None
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+
+
+def batch_limiter(
+    *,
+    waiting: float | None,
+    running: float | None,
+    used_ratio: float | None,
+    preemptions: float,
+    max_num_seqs: int | None,
+) -> tuple[Limiter, str]:
+    """Why the batch is not larger, and the reason in words. Means and increments over the window."""
+    if waiting is None or running is None:
+        return "unknown", "the engine does not say how many requests wait"
+    if preemptions > 0:
+        return "kv_cache", f"{preemptions:.0f} requests were preempted to free KV cache"
+    if waiting < 0.5:
+        return "traffic", "no requests wait: the batch is what the traffic gives"
+    if used_ratio is not None and used_ratio >= FULL_RATIO:
+        return "kv_cache", f"{waiting:.0f} requests wait and the KV cache is {used_ratio:.0%} full"
+    if max_num_seqs is not None and running >= 0.95 * max_num_seqs:
+        return "max_num_seqs", f"{waiting:.0f} requests wait and all {max_num_seqs} sequences are in use"
+    return "unknown", f"{waiting:.0f} requests wait though the KV cache has room; is max_num_seqs reached?"

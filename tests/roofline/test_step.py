@@ -1,0 +1,176 @@
+"""Step attribution: parts that sum to the whole, and agree with kernels that somebody measured."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.roofline.gpus import find_gpu
+from agent.roofline.models import ServedModel
+from agent.roofline.roof import Roof
+from agent.roofline.step import COMPONENTS, Attribution, attribute, constants_for
+from agent.roofline.workload import TokenWork, causal_pairs, workload
+from tests.roofline.test_models import FACTS, served
+
+H100 = "H100-SXM5-80GB"
+
+
+def roof_of(part: str) -> Roof:
+    spec = find_gpu(part)
+    assert spec is not None
+    roof = spec.roof("bf16")
+    assert roof is not None
+    return roof
+
+
+def attributed(
+    model: ServedModel,
+    tokens: TokenWork,
+    *,
+    step_seconds: float,
+    part: str = H100,
+    window_seconds: float = 30.0,
+    roof: Roof | None = None,
+    prefill_only_ratio: float = 0.0,
+) -> Attribution:
+    return attribute(
+        model=model,
+        work=workload(model, tokens),
+        tokens=tokens,
+        prefill_only_ratio=prefill_only_ratio,
+        decode_step_seconds=step_seconds,
+        window_seconds=window_seconds,
+        roof=roof or roof_of(part),
+        constants=constants_for(part),
+    )
+
+
+def decoding(batch: float, context: float, steps: float) -> TokenWork:
+    return TokenWork(
+        decode_tokens=batch * steps, decode_context_tokens=batch * steps * context, decode_steps=steps
+    )
+
+
+MEASURED = [
+    row
+    for row in csv.DictReader((FACTS / "measured_steps.csv").read_text().splitlines())
+    if row["phase"] == "decode"
+    and row["weight_quant"] == "bfloat16"
+    and row["model"].startswith("Llama")
+    and row["system"] in ("h100_sxm", "h200_sxm")
+]
+PARTS = {"h100_sxm": H100, "h200_sxm": "H200-SXM"}
+
+
+@pytest.mark.parametrize(
+    "row", MEASURED, ids=lambda r: f"{r['model']} {r['system']} tp{r['tp']} b{r['batch']}"
+)
+def test_measured_decode_steps_leave_little_to_the_host(row: dict[str, str]) -> None:
+    """The measured rows are sums of kernels, without a host: what is left over is the model's error."""
+    model = served(row["model"].lower(), tensor_parallel=int(row["tp"]))
+    steps = 100.0
+    tokens = decoding(float(row["batch"]), float(row["context_len"]), steps)
+    step_seconds = float(row["step_latency_ms"]) / 1e3
+    result = attributed(
+        model, tokens, step_seconds=step_seconds, part=PARTS[row["system"]], window_seconds=1e4
+    )
+    assert result.residual_ratio == pytest.approx(0.0, abs=0.12)
+
+
+def test_the_measured_rows_span_both_parts_and_all_degrees() -> None:
+    assert {row["system"] for row in MEASURED} == set(PARTS)
+    assert {row["tp"] for row in MEASURED} >= {"1", "2", "4", "8"}
+
+
+def test_decode_at_a_small_batch_waits_for_memory() -> None:
+    result = attributed(served("llama-3.1-8b"), decoding(8, 1024, 4000), step_seconds=0.0066)
+    assert result.shares["memory_bandwidth"] > 0.7
+    assert result.compute == 0
+
+
+def test_what_the_model_does_not_explain_is_the_hosts() -> None:
+    tokens = decoding(8, 1024, 1500)
+    quick, slow = (attributed(served("llama-3.1-8b"), tokens, step_seconds=t) for t in (0.0066, 0.0166))
+    assert slow.host == pytest.approx(quick.host + 1500 * 0.010, rel=0.05)
+    assert slow.memory_bandwidth == pytest.approx(quick.memory_bandwidth, rel=0.05)
+
+
+def test_a_model_that_needs_more_than_there_was_is_not_believed() -> None:
+    result = attributed(served("llama-3.1-70b"), decoding(8, 1024, 1500), step_seconds=0.0066)
+    assert result.unexplained == pytest.approx(result.busy_seconds)
+    assert result.residual_ratio is not None
+    assert result.residual_ratio < -0.15
+
+
+def test_without_a_roof_nothing_is_explained_and_the_time_is_still_there() -> None:
+    model, tokens = served("llama-3.1-8b"), decoding(8, 1024, 1500)
+    result = attribute(
+        model=model,
+        work=workload(model, tokens),
+        tokens=tokens,
+        prefill_only_ratio=0.0,
+        decode_step_seconds=0.01,
+        window_seconds=30,
+        roof=None,
+        constants=constants_for(""),
+    )
+    assert result.unexplained == pytest.approx(15.0)
+
+
+def test_a_prompt_at_a_time_is_prefill_that_computes() -> None:
+    tokens = TokenWork(
+        prefill_tokens=8192 * 100,
+        prefill_pairs=100 * causal_pairs(new_tokens=8192, past_tokens=0),
+        prefill_logits=100,
+        prefill_only_steps=100,
+    )
+    result = attributed(served("llama-3.1-8b"), tokens, step_seconds=0.0, prefill_only_ratio=1.0)
+    assert result.shares["compute"] > 0.9
+    assert result.prefill_seconds == pytest.approx(result.busy_seconds)
+    assert result.busy_seconds / 100 == pytest.approx(0.1997, rel=0.15)  # measured: 199.7 ms
+
+
+def test_collectives_are_seen_over_pcie() -> None:
+    result = attributed(
+        served("llama-3.1-70b", tensor_parallel=8), decoding(32, 1024, 100), step_seconds=0.101, part="L40S"
+    )
+    assert result.interconnect == max(result.components.values())
+
+
+AMOUNT = st.floats(min_value=0, max_value=1e6)
+
+
+@given(
+    tokens=st.builds(
+        TokenWork,
+        decode_tokens=AMOUNT,
+        decode_context_tokens=AMOUNT,
+        decode_steps=AMOUNT,
+        prefill_tokens=AMOUNT,
+        prefill_pairs=AMOUNT,
+        prefill_past_tokens=AMOUNT,
+        prefill_logits=AMOUNT,
+        prefill_only_steps=AMOUNT,
+    ),
+    step_seconds=st.floats(min_value=0, max_value=1),
+    prefill_only_ratio=st.floats(min_value=0, max_value=1),
+    degree=st.sampled_from([1, 2, 8]),
+)
+def test_components_and_phases_sum_to_the_same_busy_time(
+    tokens: TokenWork, step_seconds: float, prefill_only_ratio: float, degree: int
+) -> None:
+    result = attributed(
+        served("llama-3.1-8b", tensor_parallel=degree),
+        tokens,
+        step_seconds=step_seconds,
+        prefill_only_ratio=prefill_only_ratio,
+    )
+    assert sum(result.components.values()) == pytest.approx(result.busy_seconds, abs=1e-9)
+    assert 0 <= result.busy_seconds <= 30 * (1 + 1e-9)
+    assert all(result.components[name] >= 0 for name in COMPONENTS)
+    assert result.prefill_seconds >= 0
+    assert result.decode_seconds >= -1e-9
+    assert sum(result.shares.values()) == pytest.approx(1.0 if result.busy_seconds > 0 else 0.0)
