@@ -1,0 +1,466 @@
+"""One beat: the latest outcomes of all sources become one frozen `Assessment`.
+
+The sampler is the only one that remembers: a history and an account for each GPU and each engine. It
+reads no source itself; `tick` takes what the pollers have, and never waits.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agent.accounts import EngineAccount, GpuAccount
+from agent.assessment import (
+    Assessment,
+    EngineAssessment,
+    EngineFacts,
+    EngineKey,
+    GpuAssessment,
+    GpuFacts,
+    Span,
+    assess_engine,
+    assess_gpu,
+    clock_ratios,
+)
+from agent.clock import Clock
+from agent.readings import EngineReading, Failed, GpuLost, GpuReading, NodeReading, ServerReading
+from agent.resolution import ModelChoice, Resolution, resolve_model
+from agent.roofline.bottleneck import Settled, Verdict, settle
+from agent.roofline.gpus import GpuSpec, describe_gpu
+from agent.roofline.roof import Roof
+from agent.roofline.workload import workload
+from agent.sources.base import STALE_INTERVALS, Poller, SourceState
+from agent.traffic import Traffic
+from agent.window import EngineHistory, GpuHistory, GpuWindow
+
+log = logging.getLogger(__name__)
+
+HISTORY_SECONDS = 15 * 60.0
+"""How far back the status page shows the classes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricePeriod:
+    """What an hour of a part costs from a day on."""
+
+    gpu: str
+    usd_per_hour: float
+    since: dt.date
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the sampler must know beyond its sources."""
+
+    node: str
+    interval_seconds: float = 1.0
+    engines_interval_seconds: float = 5.0
+    window_seconds: float = 30.0
+    prices: tuple[PricePeriod, ...] = ()
+    specs: tuple[GpuSpec, ...] = ()
+    """Parts as the configuration describes them; they come before the catalogue."""
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long another class must be seen before it comes into force: two pages."""
+        return 2 * self.engines_interval_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitoredServer:
+    """A server to watch, and what the configuration says of it."""
+
+    poller: Poller[ServerReading]
+    server: str
+    engine: str = "unknown"
+    """The software, where it is configured; it labels the server until its page says so."""
+    gpus: tuple[int | str, ...] | None = None
+    model: ModelChoice = field(default_factory=ModelChoice)
+    max_num_seqs: int | None = None
+
+
+class _GpuTrack:
+    """All that is remembered of one GPU."""
+
+    def __init__(self, window_seconds: float) -> None:
+        self.account = GpuAccount()
+        self.history = GpuHistory(keep_seconds=window_seconds)
+        self.spec: GpuSpec | None = None
+        self.settled: Settled | None = None
+        self.spans: deque[Span] = deque()
+        self.pending_flops = 0.0
+        self.pending_bytes = 0.0
+
+    def remember(self, start: float, end: float, verdict: Verdict) -> tuple[Span, ...]:
+        """Add a stretch of time in one class, and forget what is too old to show."""
+        last = self.spans[-1] if self.spans else None
+        if last is not None and last.bottleneck == verdict.bottleneck:
+            self.spans[-1] = replace(last, end_unix_seconds=end)
+        else:
+            self.spans.append(
+                Span(start_unix_seconds=start, end_unix_seconds=end, bottleneck=verdict.bottleneck)
+            )
+        while self.spans[0].end_unix_seconds < end - HISTORY_SECONDS:
+            self.spans.popleft()
+        return tuple(self.spans)
+
+
+class _EngineTrack:
+    """All that is remembered of one engine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.history = EngineHistory(
+            keep_seconds=settings.window_seconds,
+            gap_seconds=STALE_INTERVALS * settings.engines_interval_seconds,
+        )
+        self.account = EngineAccount()
+        self.settled: Settled | None = None
+        self._resolved_for: tuple[str, str | None] | None = None
+        self._resolution = Resolution()
+
+    def resolution(self, choice: ModelChoice, reading: EngineReading) -> Resolution:
+        """The model, resolved again only when the page names another."""
+        asked = (reading.model, reading.kv_dtype)
+        if asked != self._resolved_for:
+            self._resolution = resolve_model(choice, reading)
+            self._resolved_for = asked
+        return self._resolution
+
+
+@dataclass(frozen=True, slots=True)
+class _Speaking:
+    """One engine on a page that was just read."""
+
+    server: MonitoredServer
+    reading: EngineReading
+    at_seconds: float
+    gpus: tuple[str, ...]
+
+
+def _part(gpus: tuple[str, ...], rank: int, ranks: int) -> tuple[str, ...]:
+    """The GPUs of one of several data-parallel ranks, which take theirs in order."""
+    if ranks == 1 or len(gpus) % ranks:
+        return gpus
+    each = len(gpus) // ranks
+    return gpus[rank * each : (rank + 1) * each]
+
+
+class Sampler:
+    """Turns outcomes into assessments, one a tick."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        nvml: Poller[NodeReading] | None,
+        servers: Sequence[MonitoredServer],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._nvml = nvml
+        self._servers = tuple(servers)
+        self._gpus: dict[str, _GpuTrack] = {}
+        self._engines: dict[EngineKey, _EngineTrack] = {}
+        self._started_unix_seconds = clock.unix()
+        self._ticked_at_seconds: float | None = None
+        self.latest: Assessment | None = None
+        """The last assessment; replaced whole, so that readers need no lock."""
+
+    def tick(self) -> Assessment:
+        """Conclude what can be concluded now."""
+        now, unix = self._clock.monotonic(), self._clock.unix()
+        elapsed = now - self._ticked_at_seconds if self._ticked_at_seconds is not None else 0.0
+        self._ticked_at_seconds = now
+
+        node = self._nvml.state().fresh(now) if self._nvml is not None else None
+        readings = node.reading.gpus if node is not None else ()
+        alive = {gpu.uuid: gpu for gpu in readings if isinstance(gpu, GpuReading)}
+        for uuid, reading in alive.items():
+            assert node is not None
+            self._gpu(uuid, reading).history.add(node.at_seconds, reading)
+
+        engines = self._assess_engines(now, alive)
+        gpus = tuple(
+            self._assess_gpu(gpu, engines, elapsed, now, unix)
+            if isinstance(gpu, GpuReading)
+            else self._lost_gpu(gpu, unix)
+            for gpu in readings
+        )
+        for uuid, track in self._gpus.items():
+            if uuid not in alive:
+                track.account.credit_unobserved(elapsed)
+                track.history.forget()
+                track.settled = None
+        sources: list[SourceState[Any]] = [server.poller.state() for server in self._servers]
+        if self._nvml is not None:
+            sources.insert(0, self._nvml.state())
+        self.latest = Assessment(
+            at_seconds=now,
+            at_unix_seconds=unix,
+            node=self._settings.node,
+            started_unix_seconds=self._started_unix_seconds,
+            interval_seconds=self._settings.interval_seconds,
+            driver_version=node.reading.driver_version if node is not None else None,
+            gpus=tuple(
+                replace(gpu, totals=self._gpus[gpu.uuid].account.totals()) if gpu.uuid in self._gpus else gpu
+                for gpu in gpus
+            ),
+            engines=engines,
+            sources=tuple(sources),
+        )
+        return self.latest
+
+    # --- engines -----------------------------------------------------------------------------------
+
+    def _assess_engines(self, now: float, alive: dict[str, GpuReading]) -> tuple[EngineAssessment, ...]:
+        silent: list[EngineAssessment] = []
+        speaking: list[_Speaking] = []
+        for server in self._servers:
+            state = server.poller.state()
+            page = state.fresh(now)
+            if page is None:
+                message = state.outcome.message if isinstance(state.outcome, Failed) else "not read yet"
+                silent.extend(self._silent(server, message))
+                continue
+            gpus = self._gpu_uuids(server, alive)
+            ranks = len(page.reading.engines)
+            for rank, reading in enumerate(page.reading.engines):
+                speaking.append(_Speaking(server, reading, page.at_seconds, _part(gpus, rank, ranks)))
+        residents = Counter(uuid for engine in speaking for uuid in engine.gpus)
+        assessed = [
+            self._assess_engine(engine, now, alive, alone=all(residents[uuid] == 1 for uuid in engine.gpus))
+            for engine in speaking
+        ]
+        return (*assessed, *silent)
+
+    def _assess_engine(
+        self, speaking: _Speaking, now: float, alive: dict[str, GpuReading], *, alone: bool
+    ) -> EngineAssessment:
+        server, reading, local = speaking.server, speaking.reading, speaking.gpus
+        key = EngineKey(server=server.server, rank=reading.rank)
+        track = self._engines.get(key)
+        if track is None:
+            track = self._engines[key] = _EngineTrack(self._settings)
+        resolution = track.resolution(server.model, reading)
+        is_new_page = track.history.add(speaking.at_seconds, reading)
+        spec, roof, gpu_window = self._ground(local, alive, resolution)
+        facts = EngineFacts(
+            key=key,
+            reading=reading,
+            window=track.history.window(),
+            totals=track.history.totals,
+            served=resolution.served,
+            served_origin=resolution.origin,
+            served_problem=resolution.problem,
+            gpu_uuids=local,
+            spec=spec,
+            roof=roof,
+            gpu_window=gpu_window,
+            alone_on_gpu=alone,
+            max_num_seqs=server.max_num_seqs,
+        )
+        assessed = assess_engine(facts)
+        if is_new_page:
+            self._credit_interval(track, assessed)
+        track.settled = settle(
+            track.settled,
+            assessed.verdict,
+            now_seconds=now,
+            patience_seconds=self._settings.patience_seconds,
+        )
+        return replace(
+            assessed,
+            verdict=track.settled.verdict,
+            work_totals=track.account.totals() if resolution.served is not None else None,
+        )
+
+    def _ground(
+        self, local: tuple[str, ...], alive: dict[str, GpuReading], resolution: Resolution
+    ) -> tuple[GpuSpec | None, Roof | None, GpuWindow | None]:
+        """The part an engine runs on, its roof as now clocked, and what was measured there."""
+        if not local:
+            return None, None, None
+        track, reading = self._gpus[local[0]], alive[local[0]]
+        roof = None
+        if track.spec is not None and resolution.served is not None:
+            peak = track.spec.roof(resolution.served.weight_dtype.compute)
+            if peak is not None:
+                compute, memory = clock_ratios(reading, track.spec)
+                roof = peak.scaled(compute=compute, memory=memory)
+        return track.spec, roof, track.history.window()
+
+    def _credit_interval(self, track: _EngineTrack, assessed: EngineAssessment) -> None:
+        """Book what happened since the last page, on the engine and on its GPUs."""
+        interval = track.history.last_interval()
+        traffic = Traffic.over(interval) if interval is not None else None
+        if interval is None or traffic is None or assessed.served is None:
+            return
+        work = workload(assessed.served, traffic.work)
+        track.account.credit_work(work)
+        if assessed.attribution is not None and assessed.window is not None:
+            track.account.credit_time(
+                interval.seconds, assessed.attribution, window_seconds=assessed.window.seconds
+            )
+        for uuid in assessed.gpu_uuids:
+            self._gpus[uuid].pending_flops += work.flops / assessed.served.tensor_parallel
+            self._gpus[uuid].pending_bytes += work.bytes / assessed.served.tensor_parallel
+
+    def _silent(self, server: MonitoredServer, message: str) -> list[EngineAssessment]:
+        """A server that does not answer: known by its last name, and nothing is said of it but that."""
+        verdict = Verdict(bottleneck="unknown", reason=message)
+        known = [
+            (key, track.history.latest)
+            for key, track in self._engines.items()
+            if key.server == server.server and track.history.latest is not None
+        ]
+        for key, _ in known:
+            self._engines[key].settled = None
+        if not known:
+            key = EngineKey(server=server.server, rank="0")
+            return [
+                EngineAssessment(
+                    key=key, engine=server.engine, model="", up=False, problem=message, verdict=verdict
+                )
+            ]
+        return [
+            EngineAssessment(
+                key=key,
+                engine=reading.engine,
+                model=reading.model,
+                up=False,
+                problem=message,
+                verdict=verdict,
+            )
+            for key, reading in known
+            if reading is not None
+        ]
+
+    def _gpu_uuids(self, server: MonitoredServer, alive: dict[str, GpuReading]) -> tuple[str, ...]:
+        """The GPUs of a server that can be read. On a node with one GPU there is nothing to choose."""
+        wanted = server.gpus
+        if wanted is None:
+            return tuple(alive) if len(alive) == 1 else ()
+        return tuple(uuid for uuid, gpu in alive.items() if gpu.index in wanted or uuid in wanted)
+
+    # --- GPUs --------------------------------------------------------------------------------------
+
+    def _gpu(self, uuid: str, reading: GpuReading) -> _GpuTrack:
+        track = self._gpus.get(uuid)
+        if track is None:
+            track = self._gpus[uuid] = _GpuTrack(self._settings.window_seconds)
+            track.spec = self._describe(reading)
+        return track
+
+    def _describe(self, reading: GpuReading) -> GpuSpec | None:
+        for spec in self._settings.specs:
+            if reading.name in spec.nvml_names:
+                return spec
+        return describe_gpu(
+            nvml_name=reading.name,
+            memory_clock_max_hertz=reading.memory_clock_max_hertz,
+            memory_bus_bits=reading.memory_bus_bits,
+        )
+
+    def _assess_gpu(
+        self,
+        reading: GpuReading,
+        engines: Sequence[EngineAssessment],
+        elapsed: float,
+        now: float,
+        unix: float,
+    ) -> GpuAssessment:
+        track = self._gpus[reading.uuid]
+        window = track.history.window()
+        assert window is not None  # its reading was added in this very tick
+        residents = tuple(engine for engine in engines if engine.up and reading.uuid in engine.gpu_uuids)
+        assessed = assess_gpu(GpuFacts(reading=reading, window=window, spec=track.spec, engines=residents))
+        track.settled = settle(
+            track.settled,
+            assessed.verdict,
+            now_seconds=now,
+            patience_seconds=self._settings.patience_seconds,
+        )
+        verdict = track.settled.verdict
+        self._credit(track, assessed, verdict, elapsed, unix)
+        return replace(assessed, verdict=verdict, history=track.remember(unix - elapsed, unix, verdict))
+
+    def _credit(
+        self, track: _GpuTrack, assessed: GpuAssessment, verdict: Verdict, elapsed: float, unix: float
+    ) -> None:
+        """Book the time since the last tick, or mark it as a gap when it was too long to speak for."""
+        flops, moved = track.pending_flops, track.pending_bytes
+        track.pending_flops = track.pending_bytes = 0.0
+        account = track.account
+        if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
+            account.credit_unobserved(elapsed)
+            return
+        account.credit(
+            elapsed,
+            bottleneck=verdict.bottleneck,
+            usd_per_hour=self._usd_per_hour(assessed, unix),
+        )
+        activity = assessed.reading.activity if assessed.reading is not None else None
+        account.credit_activity(elapsed, activity)
+        now_flops, now_bytes = assessed.flops_per_second, assessed.dram_bytes_per_second
+        if now_flops is not None and now_flops.evidence != "modelled":
+            flops = now_flops.value * elapsed
+        account.credit_flops(elapsed, flops, now_flops.evidence if now_flops is not None else "none")
+        if activity is not None and activity.dram_ratio is not None and assessed.spec is not None:
+            moved = activity.dram_ratio * assessed.spec.dram_bytes_per_second * elapsed
+            account.credit_bytes(elapsed, moved, activity.evidence)
+        else:
+            account.credit_bytes(elapsed, moved, now_bytes.evidence if now_bytes is not None else "none")
+
+    def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float | None:
+        today = dt.datetime.fromtimestamp(unix, tz=dt.UTC).date()
+        names = {gpu.name, *((gpu.spec.name, *gpu.spec.nvml_names) if gpu.spec is not None else ())}
+        valid = [price for price in self._settings.prices if price.gpu in names and price.since <= today]
+        return max(valid, key=lambda price: price.since).usd_per_hour if valid else None
+
+    def _lost_gpu(self, gpu: GpuLost, unix: float) -> GpuAssessment:
+        verdict = Verdict(bottleneck="unknown", reason=gpu.message)
+        return GpuAssessment(
+            index=gpu.index,
+            uuid=gpu.uuid or "",
+            name=gpu.name or "",
+            up=False,
+            problem=gpu.message,
+            verdict=verdict,
+        )
+
+
+class SamplerLoop:
+    """Ticks on a thread of its own, on a beat that does not drift."""
+
+    def __init__(self, sampler: Sampler, *, interval_seconds: float, clock: Clock) -> None:
+        self._sampler = sampler
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        due = self._clock.monotonic()
+        while not self._stop.is_set():
+            try:
+                self._sampler.tick()
+            except Exception:  # a tick that fails must not be the last; what it would show grows stale
+                log.exception("the assessment failed; trying again with the next tick")
+            now = self._clock.monotonic()
+            due = max(due + self._interval_seconds, now)
+            self._stop.wait(due - now)
+
+    def close(self) -> None:
+        """Stop ticking."""
+        self._stop.set()
+        self._thread.join(timeout=2)

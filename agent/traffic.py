@@ -1,0 +1,111 @@
+"""An engine's traffic over a window, in the roofline's terms: what was decoded, what was prefilled.
+
+Engines count tokens and steps, not phases; here the one is turned into the other. What is an estimate
+says so in its docstring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.roofline.workload import TokenWork, causal_pairs
+from agent.window import EngineWindow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What one engine was asked for, and how it went about it."""
+
+    work: TokenWork
+    decode_batch: float | None
+    """Mean sequences in a step that decodes."""
+    context_tokens: float | None
+    """Mean context of a decoded token."""
+    prompt_tokens: float | None
+    """Mean computed tokens of a prompt."""
+    decode_step_seconds: float
+    """Measured mean time of a step that decodes; 0 when none did."""
+    prefill_only_ratio: float
+    """Share of the prefill work done in steps without any decode."""
+
+    steps_counted: bool
+    """The engine counts its steps; else they are estimated from the running batch."""
+
+    @classmethod
+    def over(cls, window: EngineWindow) -> Traffic | None:
+        """The traffic of a window; `None` when the engine does not count its tokens.
+
+        Each request's first token comes from prefill, the others from decode. A step that decodes yields
+        at least one decoded token, so there are at least steps − decoded tokens steps that only prefill:
+        exact for one request at a time and for a full batch, an estimate in between.
+        """
+        counts = window.increments
+        if counts.generation_tokens is None or counts.first_tokens is None:
+            return None
+        prompts = counts.first_tokens
+        decode_tokens = max(counts.generation_tokens - prompts, 0.0)
+        steps = counts.steps if counts.steps is not None else _estimated_steps(window, decode_tokens)
+        if steps is None:
+            return None
+        prefill_only_steps = min(prompts, max(steps - decode_tokens, 0.0))
+        decode_steps = min(steps - prefill_only_steps, decode_tokens)
+        context = _context_tokens(window)
+        prefill_tokens = counts.prefill_tokens or 0.0
+        past_tokens = counts.cached_prompt_tokens or 0.0
+        pairs = 0.0
+        if prompts > 0:
+            pairs = prompts * causal_pairs(
+                new_tokens=prefill_tokens / prompts,
+                past_tokens=past_tokens / prompts,
+                dispersion=window.prompt_dispersion,
+            )
+        return cls(
+            work=TokenWork(
+                decode_tokens=decode_tokens,
+                decode_context_tokens=decode_tokens * (context or 0.0),
+                decode_steps=decode_steps,
+                prefill_tokens=prefill_tokens,
+                prefill_pairs=pairs,
+                prefill_past_tokens=past_tokens,
+                prefill_logits=prompts,
+                prefill_only_steps=prefill_only_steps,
+            ),
+            decode_batch=decode_tokens / decode_steps if decode_steps > 0 else None,
+            context_tokens=context,
+            prompt_tokens=prefill_tokens / prompts if prompts > 0 else None,
+            decode_step_seconds=_decode_step_seconds(window, decode_steps),
+            prefill_only_ratio=prefill_only_steps / min(prompts, steps) if prompts > 0 and steps > 0 else 0.0,
+            steps_counted=counts.steps is not None,
+        )
+
+
+def _estimated_steps(window: EngineWindow, decode_tokens: float) -> float | None:
+    """Decoded tokens ÷ the batch while anything ran; one a prompt where nothing was decoded."""
+    if decode_tokens == 0:
+        return window.increments.first_tokens
+    if not window.running_mean or not window.running_ratio:
+        return None
+    return decode_tokens / max(window.running_mean / window.running_ratio, 1.0)
+
+
+def _context_tokens(window: EngineWindow) -> float | None:
+    """Tokens a running request holds in the cache; without that, its prompt and half its answer.
+
+    Prefix blocks that sequences share are held once and read by each, so the first is a lower bound.
+    """
+    if window.held_tokens_mean is not None:
+        return window.held_tokens_mean
+    counts = window.increments
+    if not counts.first_tokens or counts.generation_tokens is None:
+        return None
+    prompt = (counts.prefill_tokens or 0.0) + (counts.cached_prompt_tokens or 0.0)
+    return (prompt + counts.generation_tokens / 2) / counts.first_tokens
+
+
+def _decode_step_seconds(window: EngineWindow, decode_steps: float) -> float:
+    """The mean time between tokens, which is that of a step; at most what the window has for each."""
+    if decode_steps <= 0:
+        return 0.0
+    most = window.seconds / decode_steps
+    seconds, intervals = window.increments.inter_token_seconds, window.increments.inter_token_intervals
+    return min(seconds / intervals, most) if seconds is not None and intervals else most

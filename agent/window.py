@@ -1,0 +1,309 @@
+"""The sliding window: from single readings to what happened between them.
+
+Two histories, one a GPU and one an engine. The engine's also keeps **our own counters**: they start at
+0 when the agent does, take each increase of the engine's, and never fall, whatever the engine does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Evidence, GpuReading, Histogram
+
+HISTOGRAM_NAMES = (
+    "step_tokens",
+    "time_to_first_token",
+    "inter_token_latency",
+    "request_latency",
+    "computed_prompt_lengths",
+)
+
+
+# --- engines -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTotals:
+    """What one engine has done since the agent first saw it."""
+
+    counters: Mapping[str, float] = field(default_factory=dict)
+    """By the names of `EngineCounters`; a counter the engine lacks is not in it."""
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    """By the names in `HISTOGRAM_NAMES`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWindow:
+    """What one engine did between two of its pages."""
+
+    seconds: float
+    increments: EngineCounters
+    """Increases over the window; `None` where the engine has no such counter."""
+    running_mean: float | None
+    """Of the samples, idle ones included."""
+    running_ratio: float | None
+    """Share of the samples in which anything ran."""
+    waiting_mean: float | None
+    held_tokens_mean: float | None
+    """KV-cache tokens that one running request held, over the samples in which any ran."""
+    kv_points: tuple[tuple[float, float], ...]
+    """(seconds, used ratio) of each sample."""
+    prompt_dispersion: float
+    """E[n²] ÷ E[n]² of the prompts' computed lengths; 1 where it is not known."""
+    seconds_since_step: float
+    """Since the engine was last seen to make a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    at_seconds: float
+    reading: EngineReading
+    totals: EngineTotals
+
+
+class EngineHistory:
+    """The last pages of one engine, and its totals since it was first seen."""
+
+    def __init__(self, *, keep_seconds: float, gap_seconds: float) -> None:
+        self._keep_seconds = keep_seconds
+        self._gap_seconds = gap_seconds
+        self._pages: deque[_Page] = deque()
+        self._last: _Page | None = None
+        self._stepped_at_seconds = 0.0
+
+    @property
+    def totals(self) -> EngineTotals:
+        """Since the first page."""
+        return self._last.totals if self._last is not None else EngineTotals()
+
+    @property
+    def latest(self) -> EngineReading | None:
+        """The last reading, however old."""
+        return self._last.reading if self._last is not None else None
+
+    def add(self, at_seconds: float, reading: EngineReading) -> bool:
+        """Take a page; a page already taken changes nothing and gives `False`."""
+        last = self._last
+        if last is None:
+            page = _Page(at_seconds, reading, _first_totals(reading))
+            self._stepped_at_seconds = at_seconds
+        elif at_seconds <= last.at_seconds:
+            return False
+        else:
+            restarted = _restarted(last.reading, reading)
+            page = _Page(at_seconds, reading, _advance(last, reading, restarted))
+            if restarted or at_seconds - last.at_seconds > self._gap_seconds:
+                self._pages.clear()
+            if restarted or _progress(reading) != _progress(last.reading):
+                self._stepped_at_seconds = at_seconds
+        self._last = page
+        self._pages.append(page)
+        while len(self._pages) > 2 and self._pages[1].at_seconds <= at_seconds - self._keep_seconds:
+            self._pages.popleft()
+        return True
+
+    def window(self) -> EngineWindow | None:
+        """Over the pages kept; `None` with fewer than two."""
+        return self._between(0)
+
+    def last_interval(self) -> EngineWindow | None:
+        """Between the last two pages."""
+        return self._between(len(self._pages) - 2)
+
+    def _between(self, first: int) -> EngineWindow | None:
+        if len(self._pages) < 2:
+            return None
+        base, *rest = list(self._pages)[first:]
+        last = rest[-1]
+        increments = {
+            name: total - base.totals.counters[name]
+            for name, total in last.totals.counters.items()
+            if name in base.totals.counters
+        }
+        readings = [page.reading for page in rest]
+        running = [r.requests_running for r in readings if r.requests_running is not None]
+        waiting = [r.requests_waiting for r in readings if r.requests_waiting is not None]
+        return EngineWindow(
+            seconds=last.at_seconds - base.at_seconds,
+            increments=EngineCounters(**increments),
+            running_mean=_mean(running),
+            running_ratio=_mean([float(value > 0) for value in running]),
+            waiting_mean=_mean(waiting),
+            held_tokens_mean=_held_tokens(readings),
+            kv_points=tuple(
+                (page.at_seconds, page.reading.kv_used_ratio)
+                for page in rest
+                if page.reading.kv_used_ratio is not None
+            ),
+            prompt_dispersion=_dispersion(
+                base.totals.histograms.get("computed_prompt_lengths"),
+                last.totals.histograms.get("computed_prompt_lengths"),
+            ),
+            seconds_since_step=last.at_seconds - self._stepped_at_seconds,
+        )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _progress(reading: EngineReading) -> tuple[float | None, float | None]:
+    return reading.counters.steps, reading.counters.generation_tokens
+
+
+def _restarted(before: EngineReading, after: EngineReading) -> bool:
+    """Whether the engine's process is another one: its start time changed, or a counter fell."""
+    started, starts = before.start_time_seconds, after.start_time_seconds
+    # Some pages print the time with few digits: only a second's difference is another process.
+    if started is not None and starts is not None and abs(starts - started) > 1.0:
+        return True
+    return any(
+        (old := getattr(before.counters, name)) is not None
+        and (new := getattr(after.counters, name)) is not None
+        and new < old
+        for name in COUNTER_NAMES
+    )
+
+
+def _first_totals(reading: EngineReading) -> EngineTotals:
+    histograms = {
+        name: replace(histogram, cumulative=(0.0,) * len(histogram.bounds), sum=0.0)
+        for name in HISTOGRAM_NAMES
+        if (histogram := getattr(reading, name)) is not None
+    }
+    counters = {name: 0.0 for name in COUNTER_NAMES if getattr(reading.counters, name) is not None}
+    return EngineTotals(counters=counters, histograms=histograms)
+
+
+def _advance(last: _Page, reading: EngineReading, restarted: bool) -> EngineTotals:
+    """Totals after `reading`: a restarted engine has done all that it shows since its start."""
+    counters = dict(last.totals.counters)
+    for name in COUNTER_NAMES:
+        new = getattr(reading.counters, name)
+        old = 0.0 if restarted else getattr(last.reading.counters, name)
+        if new is not None:
+            counters[name] = counters.get(name, 0.0) + (0.0 if old is None else new - old)
+    histograms = dict(last.totals.histograms)
+    for name in HISTOGRAM_NAMES:
+        now: Histogram | None = getattr(reading, name)
+        if now is not None:
+            before = None if restarted else getattr(last.reading, name)
+            histograms[name] = _add_increase(histograms.get(name), before, now)
+    return EngineTotals(counters=counters, histograms=histograms)
+
+
+def _add_increase(total: Histogram | None, before: Histogram | None, now: Histogram) -> Histogram:
+    """`total` + (`now` − `before`); a histogram with other bounds begins anew."""
+    if before is not None and before.bounds == now.bounds:
+        counts = tuple(new - old for new, old in zip(now.cumulative, before.cumulative, strict=True))
+        seconds = now.sum - before.sum
+    else:
+        counts, seconds = now.cumulative, now.sum
+    if total is None or total.bounds != now.bounds:
+        return Histogram(bounds=now.bounds, cumulative=counts, sum=seconds)
+    return Histogram(
+        bounds=now.bounds,
+        cumulative=tuple(old + more for old, more in zip(total.cumulative, counts, strict=True)),
+        sum=total.sum + seconds,
+    )
+
+
+def _held_tokens(readings: list[EngineReading]) -> float | None:
+    """Tokens in the KV cache a running request, without the half block that each wastes at its end."""
+    held = running = 0.0
+    for reading in readings:
+        if reading.requests_running and reading.kv_used_ratio and reading.kv_capacity_tokens:
+            held += reading.kv_used_ratio * reading.kv_capacity_tokens
+            running += reading.requests_running
+    if running == 0:
+        return None
+    block = next((r.kv_block_tokens for r in readings if r.kv_block_tokens), 1)
+    return max(held / running - (block - 1) / 2, 1.0)
+
+
+def _dispersion(before: Histogram | None, after: Histogram | None) -> float:
+    """E[n²] ÷ E[n]², lengths taken as even within each bucket; never below 1."""
+    if before is None or after is None or before.bounds != after.bounds:
+        return 1.0
+    count = first = second = below = 0.0
+    lower = 0.0
+    for bound, old, new in zip(after.bounds, before.cumulative, after.cumulative, strict=True):
+        inside, below = new - old - below, new - old
+        upper = bound if math.isfinite(bound) else lower
+        count += inside
+        first += inside * (lower + upper) / 2
+        second += inside * (lower**2 + lower * upper + upper**2) / 3
+        lower = upper
+    return max(second * count / first**2, 1.0) if first > 0 else 1.0
+
+
+# --- GPUs ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuWindow:
+    """Means of one GPU over the window; `None` where nothing was measured."""
+
+    seconds: float
+    evidence: Evidence
+    dram_ratio: float | None
+    tensor_ratio: float | None
+    sm_ratio: float | None
+    graphics_ratio: float | None
+    kernel_time_ratio: float | None
+    sm_clock_hertz: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    at_seconds: float
+    reading: GpuReading
+
+
+class GpuHistory:
+    """The last readings of one GPU."""
+
+    def __init__(self, *, keep_seconds: float) -> None:
+        self._keep_seconds = keep_seconds
+        self._samples: deque[_Sample] = deque()
+
+    def add(self, at_seconds: float, reading: GpuReading) -> bool:
+        """Take a reading; one already taken changes nothing and gives `False`."""
+        if self._samples and at_seconds <= self._samples[-1].at_seconds:
+            return False
+        self._samples.append(_Sample(at_seconds, reading))
+        while self._samples[0].at_seconds <= at_seconds - self._keep_seconds:
+            self._samples.popleft()
+        return True
+
+    def forget(self) -> None:
+        """Drop what was seen: what follows is another time."""
+        self._samples.clear()
+
+    def window(self) -> GpuWindow | None:
+        """Over the readings kept; `None` without any."""
+        if not self._samples:
+            return None
+        readings = [sample.reading for sample in self._samples]
+        activities = [reading.activity for reading in readings if reading.activity is not None]
+
+        def weighted(name: str) -> float | None:
+            pairs = [(getattr(a, name), a.seconds) for a in activities if getattr(a, name) is not None]
+            weight = sum(seconds for _, seconds in pairs)
+            return sum(ratio * seconds for ratio, seconds in pairs) / weight if weight > 0 else None
+
+        return GpuWindow(
+            seconds=self._samples[-1].at_seconds - self._samples[0].at_seconds,
+            evidence=activities[-1].evidence if activities else "none",
+            dram_ratio=weighted("dram_ratio"),
+            tensor_ratio=weighted("tensor_ratio"),
+            sm_ratio=weighted("sm_ratio"),
+            graphics_ratio=weighted("graphics_ratio"),
+            kernel_time_ratio=_mean(
+                [r.kernel_time_ratio for r in readings if r.kernel_time_ratio is not None]
+            ),
+            sm_clock_hertz=_mean([r.sm_clock_hertz for r in readings if r.sm_clock_hertz is not None]),
+        )
