@@ -1,0 +1,121 @@
+"""The GPUs of a simulated node, and what NVML says of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from operator import attrgetter
+
+from agent.readings import Activity, GpuLost, GpuReading
+from agent.simulate.activity import SIGNATURES, Kind, activity_between, joules
+from agent.simulate.engine import SimulatedEngine
+from agent.simulate.scenario import BLOCK_TOKENS, Engine, Gpu
+from agent.simulate.timeline import Timeline
+
+GPU_NAME = "NVIDIA H100 80GB HBM3"
+
+_MEMORY_TOTAL_BYTES = 81_559 << 20
+_MEMORY_RESERVED_BYTES = 600 << 20
+_RUNTIME_BYTES = 3_000_000_000
+"""What an engine holds besides weights and KV cache: context, graphs, activations."""
+_SM_CLOCK_MAX_HERTZ = 1980e6
+_SM_CLOCK_UNUSED_HERTZ = 345e6
+_MEMORY_CLOCK_HERTZ = 2619e6
+
+_SHORTEST_SAMPLE_SECONDS = 0.2
+"""Profiling samples must not be closer: who reads earlier gets the last result again."""
+
+_next_at = attrgetter("next_at")
+
+
+class GpuGroup:
+    """GPUs that work in step for the same engines; one timeline tells of each of them."""
+
+    def __init__(self, gpus: tuple[int, ...]) -> None:
+        self.gpus = gpus
+        self.timeline = Timeline()
+        self.engines: list[SimulatedEngine] = []
+
+    def run(self, until: float) -> None:
+        """Let the engines have their turns, in the order of time."""
+        while self.engines:
+            engine = min(self.engines, key=_next_at)
+            if engine.next_at > until:
+                break
+            engine.turn()
+        self.timeline.account(until)
+
+
+class SimulatedGpu:
+    """One GPU as NVML shows it."""
+
+    def __init__(self, index: int, spec: Gpu, group: GpuGroup) -> None:
+        self.spec = spec
+        self.group = group
+        self.lost = False
+        """Whether it is off the bus now."""
+        self._index = index
+        self._uuid = f"GPU-00000000-0000-0000-0000-{index:012d}"
+        self._sampled_at = group.timeline.accounted_until
+        self._sampled_ledger = group.timeline.ledger
+        self._activity: Activity | None = None
+        self._power_watts = SIGNATURES[Kind.IDLE].watts
+
+    def read(self) -> GpuReading | GpuLost:
+        """As of what is accounted for; the activity is of the time since it was read before."""
+        self._sample()
+        if self.lost:
+            return GpuLost(
+                index=self._index,
+                uuid=self._uuid,
+                name=GPU_NAME,
+                reason="gpu_is_lost",
+                message=f"GPU {self._index} has fallen off the bus; it needs a reset, or the node a reboot",
+            )
+        used = round(sum(_bytes_per_gpu(engine.spec) for engine in self.group.engines))
+        sm_clock = (
+            _SM_CLOCK_MAX_HERTZ * self.spec.sm_clock_ratio if self.group.engines else _SM_CLOCK_UNUSED_HERTZ
+        )
+        activity = self._activity
+        kernel_time_ratio = activity.graphics_ratio if activity else None
+        if activity and self.spec.profiling_reads_zero:
+            activity = replace(activity, dram_ratio=0.0, tensor_ratio=0.0, sm_ratio=0.0, graphics_ratio=0.0)
+        return GpuReading(
+            index=self._index,
+            uuid=self._uuid,
+            name=GPU_NAME,
+            pci_bus_id=f"00000000:{0x18 + self._index:02X}:00.0",
+            compute_capability=(9, 0),
+            memory_total_bytes=_MEMORY_TOTAL_BYTES,
+            memory_used_bytes=used,
+            memory_free_bytes=_MEMORY_TOTAL_BYTES - _MEMORY_RESERVED_BYTES - used,
+            memory_reserved_bytes=_MEMORY_RESERVED_BYTES,
+            memory_bus_bits=5120,
+            power_watts=self._power_watts,
+            power_limit_watts=self.spec.power_limit_watts,
+            energy_joules=joules(self.group.timeline.ledger, self.spec.power_limit_watts),
+            temperature_celsius=round(30 + 0.06 * self._power_watts),
+            sm_clock_hertz=sm_clock,
+            sm_clock_max_hertz=_SM_CLOCK_MAX_HERTZ,
+            memory_clock_hertz=_MEMORY_CLOCK_HERTZ,
+            memory_clock_max_hertz=_MEMORY_CLOCK_HERTZ,
+            kernel_time_ratio=kernel_time_ratio,
+            memory_time_ratio=kernel_time_ratio,  # of time, too: memory is hardly ever untouched by a kernel
+            clock_limit_reasons=("sw_power_cap",) if self.spec.sm_clock_ratio < 1 else (),
+            activity=activity,
+            activity_problem=None if activity else "the first of two samples was only just taken",
+        )
+
+    def _sample(self) -> None:
+        now, ledger = self.group.timeline.accounted_until, self.group.timeline.ledger
+        seconds = now - self._sampled_at
+        if seconds < _SHORTEST_SAMPLE_SECONDS:
+            return
+        limit = self.spec.power_limit_watts
+        self._activity = activity_between(self._sampled_ledger, ledger, seconds)
+        self._power_watts = (joules(ledger, limit) - joules(self._sampled_ledger, limit)) / seconds
+        self._sampled_at, self._sampled_ledger = now, ledger
+
+
+def _bytes_per_gpu(spec: Engine) -> float:
+    kv_bytes = spec.num_gpu_blocks * BLOCK_TOKENS * spec.model.kv_bytes_per_token
+    return (spec.model.weight_bytes + kv_bytes) / len(spec.gpus) + _RUNTIME_BYTES

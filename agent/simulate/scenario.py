@@ -1,0 +1,131 @@
+"""What a simulated node is made of: GPUs, servers with their engines, traffic, and what goes wrong when."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+BLOCK_TOKENS = 16
+"""Tokens in one block of KV cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One H100 SXM."""
+
+    sm_clock_ratio: float = 1.0
+    """Of its maximum; below 1 the software power cap holds it there."""
+    power_limit_watts: float = 700.0
+    profiling_reads_zero: bool = False
+    """Its profiling counters say nothing happens, whatever happens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that engines serve."""
+
+    name: str
+    """As the agent's catalogue has it."""
+    served_name: str
+    measured_name: str
+    """As the measured steps have it."""
+    weight_bytes: float
+    kv_bytes_per_token: int
+    max_model_len: int = 32768
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Numbers of tokens, uniform between two, both included."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """Requests: arriving at random (Poisson), from clients that ask again at once when answered, or both."""
+
+    requests_per_second: float = 0.0
+    clients: int = 0
+    prompt: Lengths = Lengths(low=1, high=1)
+    output: Lengths = Lengths(low=1, high=1)
+    shared_prefix_tokens: int = 0
+    """Every prompt begins with these same tokens (a system prompt): after the first they are in the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One engine core (one data-parallel rank); its tensor-parallel ranks are its GPUs."""
+
+    model: Model
+    gpus: tuple[int, ...]
+    traffic: Traffic
+    num_gpu_blocks: int
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    host_gap_seconds: float = 0.0004
+    """Between the end of a step's kernels and the next step's first: schedule, sample, detokenise."""
+
+    def __post_init__(self) -> None:
+        traffic = self.traffic
+        longest = traffic.shared_prefix_tokens + traffic.prompt.high + traffic.output.high
+        if longest > (self.num_gpu_blocks - 1) * BLOCK_TOKENS:
+            raise ValueError(f"a request of {longest} tokens would wait forever for its KV blocks")
+        if traffic.shared_prefix_tokens % BLOCK_TOKENS:
+            raise ValueError(f"only whole blocks of {BLOCK_TOKENS} tokens are found in the cache")
+        if self.max_num_seqs >= self.max_num_batched_tokens:
+            raise ValueError("a full batch would leave no tokens for prefill")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What answers on one port."""
+
+    engines: tuple[Engine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """Something goes wrong, and perhaps comes back.
+
+    `server_down`: its processes are gone and its port refuses; it comes back as a fresh start.
+    `engines_hung`: its steps never end, its kernels stay resident, and its pages are still answered.
+    `gpu_lost`: the GPU cannot be read, and the servers on it go down with it.
+    """
+
+    what: Literal["server_down", "engines_hung", "gpu_lost"]
+    index: int
+    """Of the server or GPU."""
+    at_seconds: float
+    until_seconds: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A node and what happens on it. Times are seconds since its start."""
+
+    name: str
+    description: str
+    """For people: what happens here, and what an observer should find."""
+    gpus: tuple[Gpu, ...]
+    servers: tuple[Server, ...]
+    outages: tuple[Outage, ...] = ()
+
+    @property
+    def gpu_groups(self) -> tuple[tuple[int, ...], ...]:
+        """The node's GPUs, together where an engine spans them."""
+        groups = {engine.gpus for server in self.servers for engine in server.engines}
+        used = {index for group in groups for index in group}
+        return (*sorted(groups), *((index,) for index in range(len(self.gpus)) if index not in used))
+
+    def __post_init__(self) -> None:
+        grouped = sorted(index for group in self.gpu_groups for index in group)
+        if grouped != list(range(len(self.gpus))):
+            raise ValueError(
+                f"{self.name}: engines must share all their GPUs or none, of those that are there"
+            )
+        for outage in self.outages:
+            if outage.what == "gpu_lost" and (outage.index,) not in self.gpu_groups:
+                raise ValueError(f"{self.name}: only a GPU whose engines need no other can be lost")

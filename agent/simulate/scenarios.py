@@ -1,0 +1,203 @@
+"""The scenarios: a table. Each tells one story, and is in its steady state within 20 seconds."""
+
+from __future__ import annotations
+
+from agent.simulate.scenario import Engine, Gpu, Lengths, Model, Outage, Scenario, Server, Traffic
+
+LLAMA_8B = Model(
+    name="llama-3.1-8b",
+    served_name="meta-llama/Llama-3.1-8B-Instruct",
+    measured_name="Llama-3.1-8B",
+    weight_bytes=16.1e9,
+    kv_bytes_per_token=131072,
+)
+LLAMA_70B = Model(
+    name="llama-3.1-70b",
+    served_name="meta-llama/Llama-3.1-70B-Instruct",
+    measured_name="Llama-3.1-70B",
+    weight_bytes=141.1e9,
+    kv_bytes_per_token=327680,
+)
+
+BLOCKS_8B = 26_000
+"""416,000 tokens: 55 GB, what the weights leave on one H100."""
+BLOCKS_8B_SHARED = 9_000
+"""144,000 tokens: 19 GB, with another engine beside it."""
+BLOCKS_70B = 22_000
+"""352,000 tokens: 29 GB on each of four H100s."""
+
+
+def _server(
+    gpu: int,
+    traffic: Traffic,
+    *,
+    num_gpu_blocks: int = BLOCKS_8B,
+    max_num_seqs: int = 256,
+    host_gap_seconds: float = 0.0004,
+) -> Server:
+    engine = Engine(
+        model=LLAMA_8B,
+        gpus=(gpu,),
+        traffic=traffic,
+        num_gpu_blocks=num_gpu_blocks,
+        max_num_seqs=max_num_seqs,
+        host_gap_seconds=host_gap_seconds,
+    )
+    return Server(engines=(engine,))
+
+
+CHAT = Traffic(
+    clients=6,
+    prompt=Lengths(low=50, high=400),
+    output=Lengths(low=200, high=600),
+    shared_prefix_tokens=256,
+)
+BATCH_JOB = Traffic(clients=128, prompt=Lengths(low=400, high=800), output=Lengths(low=500, high=900))
+DOCUMENTS = Traffic(clients=4, prompt=Lengths(low=4000, high=8000), output=Lengths(low=4, high=16))
+MIXED = Traffic(requests_per_second=6, prompt=Lengths(low=1000, high=3000), output=Lengths(low=150, high=350))
+
+NODE = Scenario(
+    name="node",
+    description=(
+        "Eight H100s that all look busy: chat at a batch of 6, a batch job of 128 sequences, documents to be "
+        "read (prefill), an engine that its host keeps waiting, and a 70B over four GPUs."
+    ),
+    gpus=(Gpu(),) * 8,
+    servers=(
+        _server(0, CHAT),
+        _server(1, BATCH_JOB),
+        _server(2, DOCUMENTS),
+        _server(3, CHAT, host_gap_seconds=0.014),
+        Server(
+            engines=(
+                Engine(
+                    model=LLAMA_70B,
+                    gpus=(4, 5, 6, 7),
+                    traffic=Traffic(
+                        requests_per_second=1.2,
+                        prompt=Lengths(low=200, high=1000),
+                        output=Lengths(low=200, high=500),
+                        shared_prefix_tokens=512,
+                    ),
+                    num_gpu_blocks=BLOCKS_70B,
+                ),
+            )
+        ),
+    ),
+)
+
+_OTHERS = (
+    Scenario(
+        name="idle",
+        description="A model is loaded and nobody asks it anything.",
+        gpus=(Gpu(),),
+        servers=(_server(0, Traffic()),),
+    ),
+    Scenario(
+        name="memory-bound-decode",
+        description="Chat at a batch of 6: every step reads all weights for a few tokens.",
+        gpus=(Gpu(),),
+        servers=(_server(0, CHAT),),
+    ),
+    Scenario(
+        name="compute-bound-prefill",
+        description="Long documents, short answers: nearly all time goes to prefill.",
+        gpus=(Gpu(),),
+        servers=(_server(0, DOCUMENTS),),
+    ),
+    Scenario(
+        name="mixed",
+        description="Middling prompts and answers: prefill rides on decode steps, and decode takes more.",
+        gpus=(Gpu(),),
+        servers=(_server(0, MIXED),),
+    ),
+    Scenario(
+        name="host-bound",
+        description="The same chat, and a host that takes 14 ms between steps: the GPU waits.",
+        gpus=(Gpu(),),
+        servers=(_server(0, CHAT, host_gap_seconds=0.014),),
+    ),
+    Scenario(
+        name="kv-nearly-full",
+        description="The KV cache is nine tenths full, and nothing has to be preempted yet.",
+        gpus=(Gpu(),),
+        servers=(
+            _server(
+                0,
+                Traffic(clients=25, prompt=Lengths(low=1900, high=2100), output=Lengths(low=200, high=300)),
+                num_gpu_blocks=3_500,
+            ),
+        ),
+    ),
+    Scenario(
+        name="preempting",
+        description="More clients than the KV cache can hold: answers are cut off and computed again.",
+        gpus=(Gpu(),),
+        servers=(
+            _server(
+                0,
+                Traffic(clients=64, prompt=Lengths(low=200, high=400), output=Lengths(low=400, high=800)),
+                num_gpu_blocks=1_200,
+            ),
+        ),
+    ),
+    Scenario(
+        name="max-num-seqs",
+        description="The KV cache would hold many more, but only 16 sequences may run: the others wait.",
+        gpus=(Gpu(),),
+        servers=(
+            _server(
+                0,
+                Traffic(clients=40, prompt=Lengths(low=200, high=400), output=Lengths(low=200, high=400)),
+                max_num_seqs=16,
+            ),
+        ),
+    ),
+    Scenario(
+        name="throttled",
+        description="Prefill under a power cap: the SM clock is held at 62 %, and prefill takes longer.",
+        gpus=(Gpu(sm_clock_ratio=0.62, power_limit_watts=450),),
+        servers=(_server(0, DOCUMENTS),),
+    ),
+    Scenario(
+        name="hung-engine",
+        description="After a minute the engine hangs in a step: its page answers, its kernel stays.",
+        gpus=(Gpu(),),
+        servers=(_server(0, CHAT),),
+        outages=(Outage(what="engines_hung", index=0, at_seconds=60),),
+    ),
+    Scenario(
+        name="shared-gpu",
+        description="Two engines take turns on one GPU.",
+        gpus=(Gpu(),),
+        servers=tuple(_server(0, CHAT, num_gpu_blocks=BLOCKS_8B_SHARED) for _ in range(2)),
+    ),
+    Scenario(
+        name="data-parallel",
+        description="One server, two data-parallel engines on a GPU each, and both on one page.",
+        gpus=(Gpu(), Gpu()),
+        servers=(Server(engines=tuple(_server(gpu, CHAT).engines[0] for gpu in (0, 1))),),
+    ),
+    Scenario(
+        name="contradicting-evidence",
+        description="The profiling counters say that nothing happens, while kernels run all the time.",
+        gpus=(Gpu(profiling_reads_zero=True),),
+        servers=(_server(0, CHAT),),
+    ),
+    Scenario(
+        name="gpu-lost",
+        description="One of two GPUs falls off the bus for two minutes, its server with it.",
+        gpus=(Gpu(), Gpu()),
+        servers=(_server(0, CHAT), _server(1, CHAT)),
+        outages=(Outage(what="gpu_lost", index=1, at_seconds=120, until_seconds=240),),
+    ),
+    Scenario(
+        name="engine-down",
+        description="The server is gone for two minutes, and comes back with its counters at zero.",
+        gpus=(Gpu(),),
+        servers=(_server(0, CHAT),),
+        outages=(Outage(what="server_down", index=0, at_seconds=120, until_seconds=240),),
+    ),
+)
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in (NODE, *_OTHERS)}

@@ -1,0 +1,133 @@
+"""How long the kernels of one engine step take, interpolated from measured data.
+
+The data (`measured_steps.csv`, its origin is cited there) holds a few points; between them:
+
+* decode GEMM, communication and elementwise: piecewise linear in the batch;
+* decode attention: piecewise linear in the *total* context of the batch, which is what the measured
+  rows turn out to follow (8 × 4096 tokens take what 32 × 1024 take, within 4 %);
+* prefill: piecewise linear in the tokens of the chunk, from nothing at no tokens; attention, which is
+  quadratic, by the difference between the chunk's end and its beginning;
+* beyond the last point: along the last segment. Below the first: its value.
+
+A step that prefills and decodes takes the sum of both.
+"""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from statistics import fmean
+
+Point = tuple[float, float]
+
+
+class Curve:
+    """Piecewise linear through the points given; values measured twice are averaged."""
+
+    __slots__ = ("_segments", "_starts")
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        measured: defaultdict[float, list[float]] = defaultdict(list)
+        for x, y in points:
+            measured[x].append(y)
+        knots = [(x, fmean(ys)) for x, ys in sorted(measured.items())]
+        rising = [(x, y, (next_y - y) / (next_x - x)) for (x, y), (next_x, next_y) in pairwise(knots)]
+        self._segments = [(*knots[0], 0.0), *rising]
+        self._starts = [x for x, _, _ in rising]
+
+    def __call__(self, x: float) -> float:
+        """The value at x."""
+        start, value, slope = self._segments[bisect_right(self._starts, x)]
+        return value + slope * (x - start)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """Seconds in kernels, for one model on a number of GPUs that work in step."""
+
+    decode_gemm: Curve
+    decode_attention: Curve
+    decode_comm: Curve
+    decode_elementwise: Curve
+    prefill_gemm: Curve
+    prefill_attention: Curve
+    prefill_comm: Curve
+    prefill_elementwise: Curve
+
+    def decode(self, batch: int, context_tokens: int) -> list[float]:
+        """One token for each of `batch` sequences that hold so many tokens between them."""
+        return [
+            self.decode_gemm(batch),
+            self.decode_attention(context_tokens),
+            0.0,
+            0.0,
+            self.decode_comm(batch),
+            self.decode_elementwise(batch),
+        ]
+
+    def prefill(self, chunks: Iterable[tuple[int, int]], *, alone: bool) -> list[float]:
+        """Prompt chunks, as (tokens before the chunk, tokens at its end); `alone`: no decode beside them.
+
+        A few tokens alone still need one pass over the weights. What that pass takes beyond the
+        chunk's own time waits for memory, as a decode GEMM does, and is booked as one.
+        """
+        tokens, attention = 0, 0.0
+        for begin, end in chunks:
+            tokens += end - begin
+            attention += self.prefill_attention(end) - self.prefill_attention(begin)
+        gemm = self.prefill_gemm(tokens)
+        return [
+            max(self.decode_gemm(1) - gemm, 0.0) if alone else 0.0,
+            0.0,
+            gemm,
+            attention,
+            self.prefill_comm(tokens),
+            self.prefill_elementwise(tokens),
+        ]
+
+
+@cache
+def load_step_times(model: str, tensor_parallel: int) -> StepTimes:
+    """The times of this model on so many H100s; raises `ValueError` where nothing was measured."""
+    text = files("agent.simulate").joinpath("measured_steps.csv").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    rows = [
+        row
+        for row in csv.DictReader(lines)
+        if row["model"] == model and int(row["tensor_parallel"]) == tensor_parallel
+    ]
+    if not rows:
+        raise ValueError(f"no step of {model} on {tensor_parallel} GPUs was measured")
+
+    def seconds(row: dict[str, str], kind: str) -> float:
+        return float(row[f"{kind}_ms"]) / 1000
+
+    def decode(kind: str) -> Curve:
+        return Curve((int(row["batch"]), seconds(row, kind)) for row in rows if row["phase"] == "decode")
+
+    def prefill(kind: str) -> Curve:
+        measured = (
+            (int(row["prompt_tokens"]), seconds(row, kind)) for row in rows if row["phase"] == "prefill"
+        )
+        return Curve([(0, 0.0), *measured])
+
+    return StepTimes(
+        decode_gemm=decode("gemm"),
+        decode_attention=Curve(
+            (int(row["batch"]) * int(row["context_tokens"]), seconds(row, "attention"))
+            for row in rows
+            if row["phase"] == "decode"
+        ),
+        decode_comm=decode("comm"),
+        decode_elementwise=decode("elementwise"),
+        prefill_gemm=prefill("gemm"),
+        prefill_attention=prefill("attention"),
+        prefill_comm=prefill("comm"),
+        prefill_elementwise=prefill("elementwise"),
+    )
