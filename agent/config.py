@@ -1,0 +1,264 @@
+"""The configuration: YAML, strict, every key with a default, every error at once.
+
+An empty file runs. Unknown keys are errors, because a misspelt key that is ignored is a setting that
+is believed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from agent.engines.registry import ENGINES
+from agent.errors import ConfigurationError, UnknownModelError
+from agent.roofline.catalogue import find_config
+from agent.roofline.dtypes import DTYPES, find_dtype
+from agent.roofline.gpus import find_gpu
+from agent.roofline.models import parse_architecture
+
+MAX_CONFIG_JSON_BYTES = 1 << 20
+
+
+def _check_dtype(value: str) -> str:
+    if find_dtype(value) is None:
+        raise ValueError(f"unknown dtype; one of {', '.join(dtype.name for dtype in DTYPES)}")
+    return value
+
+
+DtypeName = Annotated[str, AfterValidator(_check_dtype)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Web(Section):
+    """Where the agent answers."""
+
+    listen_address: str = ":10095"
+
+    @field_validator("listen_address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, colon, port = value.rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:
+            raise ValueError('must be "host:port" or ":port", with a port up to 65535')
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            raise ValueError('an IPv6 address stands in brackets, as in "[::1]:10095"')
+        return value
+
+    @property
+    def host(self) -> str:
+        """The interface; all of them when it is left out."""
+        return self.listen_address.rpartition(":")[0].strip("[]") or "0.0.0.0"  # noqa: S104 - a node exporter is scraped from other machines
+
+    @property
+    def port(self) -> int:
+        """The port; 0 takes a free one."""
+        return int(self.listen_address.rpartition(":")[2])
+
+
+class Nvml(Section):
+    """NVIDIA's management library."""
+
+    enabled: bool = True
+    gpm: bool = True
+
+
+class Model(Section):
+    """Which model an engine serves, and how, where its page does not say."""
+
+    name: str | None = None
+    config_json: Path | None = None
+    weight_dtype: DtypeName = "bf16"
+    kv_dtype: DtypeName | None = None
+    tensor_parallel: int = Field(default=1, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _known(self) -> Model:
+        if self.name is not None and self.config_json is not None:
+            raise ValueError("give either name or config_json, not both")
+        if self.name is not None and find_config(self.name) is None:
+            raise ValueError(f"{self.name!r} is not in the catalogue of models; give config_json instead")
+        if self.config_json is not None:
+            try:
+                parse_architecture(load_config_json(self.config_json))
+            except (OSError, ValueError, UnknownModelError) as error:
+                raise ValueError(f"{self.config_json}: {error}") from None
+        return self
+
+
+class Engine(Section):
+    """One serving engine."""
+
+    url: str
+    engine: str | None = None
+    gpus: tuple[int | str, ...] | None = None
+    model: Model | None = None
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+
+    @field_validator("url")
+    @classmethod
+    def _plain_http(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http:// or https:// URL with a host")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("must not hold credentials; put them under headers")
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, value: str | None) -> str | None:
+        names = [definition.name for definition in ENGINES]
+        if value is not None and value not in names:
+            raise ValueError(f"unknown engine; one of {', '.join(names)}")
+        return value
+
+
+class Price(Section):
+    """What an hour of one GPU costs, from a date on."""
+
+    gpu: str
+    usd_per_hour: float = Field(ge=0)
+    since: dt.date = Field(default=dt.date.min, alias="from")
+
+
+class RoofOverride(Section):
+    """Peaks of a part that the catalogue does not know, or knows otherwise."""
+
+    gpu: str
+    dram_bytes_per_second: float | None = Field(default=None, gt=0)
+    flops_per_second: dict[DtypeName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _enough(self) -> RoofOverride:
+        if self.dram_bytes_per_second is None and find_gpu(self.gpu) is None:
+            raise ValueError(f"{self.gpu!r} is not in the catalogue, so dram_bytes_per_second is needed")
+        return self
+
+
+class Configuration(Section):
+    """All of it."""
+
+    interval_seconds: float = Field(default=1.0, ge=0.2, le=60)
+    engines_interval_seconds: float = Field(default=5.0, ge=0.5, le=300)
+    window_seconds: float = Field(default=30.0, ge=5, le=3600)
+    web: Web = Web()
+    nvml: Nvml = Nvml()
+    engines: tuple[Engine, ...] = ()
+    prices: tuple[Price, ...] = ()
+    roofs: tuple[RoofOverride, ...] = ()
+
+    @field_validator("window_seconds")
+    @classmethod
+    def _holds_two_pages(cls, value: float, info: ValidationInfo) -> float:
+        interval = info.data.get("engines_interval_seconds")
+        if interval is not None and value < 2 * interval:
+            raise ValueError(f"must hold at least two engine intervals of {interval:g} s")
+        return value
+
+    @field_validator("engines")
+    @classmethod
+    def _each_once(cls, value: tuple[Engine, ...]) -> tuple[Engine, ...]:
+        seen: set[str] = set()
+        for engine in value:
+            if engine.url in seen:
+                raise ValueError(f"{engine.url} is listed twice")
+            seen.add(engine.url)
+        return value
+
+
+def load_config_json(path: Path) -> dict[str, Any]:
+    """A model's ``config.json``. Raises `OSError` or `ValueError`."""
+    if path.stat().st_size > MAX_CONFIG_JSON_BYTES:
+        raise ValueError("larger than 1 MiB: not a config.json")
+    loaded = json.loads(path.read_text())
+    if not isinstance(loaded, dict):
+        raise ValueError("not a JSON object")
+    return loaded
+
+
+def load_configuration(path: Path | None) -> Configuration:
+    """The configuration in that file, or the defaults without one.
+
+    Raises `ConfigurationError` with every problem found.
+    """
+    if path is None:
+        return Configuration()
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigurationError(str(path), (f"cannot be read: {reason}",)) from None
+    return parse_configuration(text, origin=str(path))
+
+
+def parse_configuration(text: str, *, origin: str) -> Configuration:
+    """The configuration in that YAML text; `origin` stands before each problem."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise ConfigurationError(origin, (f"{place}not YAML: {problem}",)) from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ConfigurationError(origin, ("must be a mapping of keys, such as interval_seconds: 1",))
+    try:
+        return Configuration.model_validate(document)
+    except ValidationError as error:
+        raise ConfigurationError(origin, tuple(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: Any) -> str:
+    location: tuple[int | str, ...] = problem["loc"]
+    # A union reports once for each of its members, named after them: the path ends before that.
+    path = ".".join(str(step) for step in location if step not in ("int", "str"))
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown key{_suggest(location)}"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if not problem["msg"].startswith(("Value error", "Field required")):
+        message = f"must be {message}"
+    return f"{path or 'configuration'}: {message[0].lower()}{message[1:]}"
+
+
+def _suggest(location: tuple[int | str, ...]) -> str:
+    known = {name for section in _SECTIONS for name in section.model_fields} | {"from"}
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+_SECTIONS: tuple[type[Section], ...] = (Configuration, Web, Nvml, Engine, Model, Price, RoofOverride)
+
+
+def redacted(configuration: Configuration) -> dict[str, Any]:
+    """The configuration as a person may see it: secrets and query strings are hidden."""
+    shown = configuration.model_dump(mode="json", by_alias=True)
+    for engine in shown["engines"]:
+        parts = urlsplit(engine["url"])
+        if parts.query:
+            engine["url"] = parts._replace(query="**********").geturl()
+    return shown

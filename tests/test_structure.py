@@ -1,0 +1,108 @@
+"""Data flows one way, and the imports show it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+AGENT = ROOT / "agent"
+
+# Each layer may import the layers before it, and itself.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("agent.errors", "agent.clock", "agent.units", "agent.__init__"),
+    ("agent.readings",),
+    ("agent.sources", "agent.engines"),
+    ("agent.window",),
+    ("agent.roofline",),
+    ("agent.traffic", "agent.resolution", "agent.accounts"),
+    ("agent.assessment",),
+    ("agent.sampler",),
+    ("agent.metrics",),
+    ("agent.exposition",),
+    ("agent.simulate",),
+    ("agent.config",),
+    ("agent.app",),
+    ("agent.cli", "agent.__main__"),
+)
+
+# The mathematics and the simulator know less than their place would allow.
+FORBIDDEN: dict[str, tuple[str, ...]] = {
+    "agent.roofline": (
+        "agent.sources",
+        "agent.engines",
+        "agent.window",
+        "requests",
+        "pynvml",
+        "time",
+        "threading",
+    ),
+    "agent.simulate": (
+        "agent.roofline",
+        "agent.window",
+        "agent.traffic",
+        "agent.assessment",
+        "agent.accounts",
+        "agent.sampler",
+        "agent.metrics",
+        "agent.exposition",
+    ),
+    "agent.exposition": ("agent.sampler", "agent.config", "agent.simulate", "requests", "pynvml"),
+    "agent.sampler": ("agent.engines", "agent.config", "requests", "pynvml"),
+}
+
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "pynvml": ("agent.sources.nvml", "agent.sources.gpm"),
+    "requests": ("agent.sources.page", "agent.engines.base"),
+    "cheroot": ("agent.exposition.server", "agent.simulate"),
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(AGENT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found.append((name, path))
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.add("agent.__init__" if node.module == "agent" else node.module)
+    return names
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def layer_of(name: str) -> int:
+    for number, packages in enumerate(LAYERS):
+        if any(within(name, package) for package in packages):
+            return number
+    raise AssertionError(f"{name} has no layer; add it where it belongs")
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: str(value).rsplit("/", 1)[-1])
+def test_imports_point_one_way(name: str, path: Path) -> None:
+    for imported in imports(path):
+        if within(imported, "agent"):
+            assert layer_of(imported) <= layer_of(name), f"{name} imports {imported}, which comes after it"
+    for package, banned in FORBIDDEN.items():
+        if within(name, package):
+            wrong = {i for i in imports(path) for ban in banned if within(i, ban)}
+            assert not wrong, f"{name} must not know {wrong}"
+    for library, homes in ONLY_IN.items():
+        if any(within(i, library) for i in imports(path)):
+            assert any(within(name, home) for home in homes), f"{library} belongs in {homes}, not in {name}"
+
+
+def test_no_module_is_named_for_its_leftovers() -> None:
+    stems = {path.stem for _, path in modules()}
+    assert not stems & {"utils", "util", "helpers", "helper", "common", "misc", "manager", "core"}

@@ -1,0 +1,179 @@
+"""Histories: our own counters, restarts, gaps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.readings import Activity, EngineCounters, EngineReading, GpuReading, Histogram
+from agent.window import EngineHistory, GpuHistory
+
+
+def page(tokens: float, *, started: float | None = 100.0, **more: object) -> EngineReading:
+    reading = EngineReading(
+        engine="vllm",
+        model="m",
+        start_time_seconds=started,
+        counters=EngineCounters(generation_tokens=tokens, steps=tokens / 4),
+    )
+    return replace(reading, **more)  # type: ignore[arg-type]  # keyword arguments of any field
+
+
+def history(*pages: tuple[float, EngineReading], keep: float = 30.0) -> EngineHistory:
+    made = EngineHistory(keep_seconds=keep, gap_seconds=15.0)
+    for at, reading in pages:
+        made.add(at, reading)
+    return made
+
+
+def test_our_counters_start_at_0_however_far_the_engine_is() -> None:
+    assert history((0, page(5000))).totals.counters["generation_tokens"] == 0
+    assert history((0, page(5000)), (5, page(5300))).totals.counters["generation_tokens"] == 300
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        (page(40, started=200.0), "a new start time"),
+        (page(40, started=None), "a counter that fell"),
+        (page(40), "a counter that fell, though the start time did not change"),
+    ],
+)
+def test_a_restart_adds_what_was_done_since_it(after: EngineReading, why: str) -> None:
+    made = history((0, page(5000)), (5, page(5300)), (10, after))
+    assert made.totals.counters["generation_tokens"] == 340, why
+
+
+def test_a_restart_that_has_already_passed_the_old_count_is_seen_by_its_start_time() -> None:
+    made = history((0, page(50)), (5, page(80, started=103.0)))
+    assert made.totals.counters["generation_tokens"] == 80
+
+
+def test_a_start_time_printed_with_other_digits_is_the_same_process() -> None:
+    made = history((0, page(50, started=1.79547169e9)), (5, page(80, started=1.7954716904e9)))
+    assert made.totals.counters["generation_tokens"] == 30
+
+
+def test_a_gap_is_closed_by_the_next_page_of_the_same_process() -> None:
+    made = history((0, page(100)), (5, page(200)), (300, page(900)))
+    assert made.totals.counters["generation_tokens"] == 800
+    assert made.window() is None, "the window begins anew after a gap"
+
+
+def test_the_window_slides() -> None:
+    made = history(*((t, page(10 * t)) for t in range(0, 101, 5)))
+    window = made.window()
+    assert window is not None
+    assert window.seconds == 30
+    assert window.increments.generation_tokens == 300
+    interval = made.last_interval()
+    assert interval is not None
+    assert interval.seconds == 5
+    assert interval.increments.generation_tokens == 50
+
+
+def test_the_same_page_seen_twice_counts_once() -> None:
+    made = history((0, page(0)), (5, page(50)))
+    assert made.add(5, page(50)) is False
+    assert made.totals.counters["generation_tokens"] == 50
+
+
+def test_a_counter_that_an_engine_lacks_is_not_zero() -> None:
+    made = history((0, page(0)), (5, page(50)))
+    window = made.window()
+    assert window is not None
+    assert window.increments.preemptions is None
+    assert "preemptions" not in made.totals.counters
+
+
+def test_time_since_the_last_step_is_known() -> None:
+    made = history((0, page(0)), (5, page(50)), (10, page(50)), (15, page(50)))
+    window = made.window()
+    assert window is not None
+    assert window.seconds_since_step == 10
+
+
+def test_held_tokens_leave_out_the_half_block_that_each_request_wastes() -> None:
+    busy = {
+        "requests_running": 4.0,
+        "kv_used_ratio": 0.1,
+        "kv_capacity_tokens": 64_000,
+        "kv_block_tokens": 16,
+    }
+    window = history((0, page(0, **busy)), (5, page(9, **busy))).window()
+    assert window is not None
+    assert window.held_tokens_mean == pytest.approx(1600 - 7.5)
+
+
+def buckets(*counts: float, total: float) -> Histogram:
+    return Histogram(bounds=(100.0, 1000.0, math.inf), cumulative=counts, sum=total)
+
+
+def test_histograms_are_accumulated_over_a_restart() -> None:
+    first, second, third = (
+        page(tokens, started=started, time_to_first_token=histogram)
+        for tokens, started, histogram in (
+            (0, 1.0, buckets(5, 6, 6, total=600)),
+            (10, 1.0, buckets(7, 9, 9, total=900)),
+            (4, 50.0, buckets(1, 1, 1, total=50)),
+        )
+    )
+    totals = history((0, first), (5, second), (10, third)).totals
+    assert totals.histograms["time_to_first_token"] == buckets(3, 4, 4, total=350)
+
+
+def test_prompts_of_different_length_are_dispersed() -> None:
+    even = page(0, computed_prompt_lengths=buckets(0, 0, 0, total=0))
+    mixed = page(9, computed_prompt_lengths=buckets(50, 100, 100, total=30_000))
+    window = history((0, even), (5, mixed)).window()
+    assert window is not None
+    assert 1.5 < window.prompt_dispersion < 2.5
+
+
+STEPS = st.lists(st.tuples(st.floats(min_value=0, max_value=1e6), st.booleans()), min_size=1, max_size=30)
+
+
+@given(steps=STEPS)
+def test_our_counters_never_fall_and_miss_nothing(steps: list[tuple[float, bool]]) -> None:
+    """Work is done between pages; before some pages the engine restarts."""
+    made = EngineHistory(keep_seconds=30, gap_seconds=15)
+    made.add(0, page(0))
+    shown, done, started, before = 0.0, 0.0, 100.0, 0.0
+    for number, (work, restarts) in enumerate(steps, start=1):
+        if restarts:
+            shown, started = 0.0, started + 100
+        shown += work
+        done += work
+        made.add(number * 5, page(shown, started=started))
+        now = made.totals.counters["generation_tokens"]
+        assert now >= before
+        before = now
+    assert before == pytest.approx(done)
+
+
+def gpu(dram: float | None, seconds: float = 1.0) -> GpuReading:
+    activity = Activity(evidence="gpm", seconds=seconds, dram_ratio=dram) if dram is not None else None
+    return GpuReading(index=0, uuid="GPU-0", name="x", activity=activity, kernel_time_ratio=1.0)
+
+
+def test_activity_is_weighted_with_the_time_it_covers() -> None:
+    made = GpuHistory(keep_seconds=30)
+    made.add(1, gpu(0.9, seconds=1.0))
+    made.add(4, gpu(0.1, seconds=3.0))
+    window = made.window()
+    assert window is not None
+    assert window.dram_ratio == pytest.approx(0.3)
+    assert window.tensor_ratio is None
+    assert window.evidence == "gpm"
+
+
+def test_without_profiling_there_is_no_evidence() -> None:
+    made = GpuHistory(keep_seconds=30)
+    made.add(1, gpu(None))
+    window = made.window()
+    assert window is not None
+    assert (window.evidence, window.dram_ratio, window.kernel_time_ratio) == ("none", None, 1.0)
