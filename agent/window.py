@@ -73,6 +73,7 @@ class EngineHistory:
         self._pages: deque[_Page] = deque()
         self._last: _Page | None = None
         self._stepped_at_seconds = 0.0
+        self._window: EngineWindow | None = None
 
     @property
     def totals(self) -> EngineTotals:
@@ -103,11 +104,12 @@ class EngineHistory:
         self._pages.append(page)
         while len(self._pages) > 2 and self._pages[1].at_seconds <= at_seconds - self._keep_seconds:
             self._pages.popleft()
+        self._window = self._between(0)
         return True
 
     def window(self) -> EngineWindow | None:
         """Over the pages kept; `None` with fewer than two."""
-        return self._between(0)
+        return self._window
 
     def last_interval(self) -> EngineWindow | None:
         """Between the last two pages."""
@@ -269,6 +271,7 @@ class GpuHistory:
     def __init__(self, *, keep_seconds: float) -> None:
         self._keep_seconds = keep_seconds
         self._samples: deque[_Sample] = deque()
+        self._window: GpuWindow | None = None
 
     def add(self, at_seconds: float, reading: GpuReading) -> bool:
         """Take a reading; one already taken changes nothing and gives `False`."""
@@ -277,16 +280,19 @@ class GpuHistory:
         self._samples.append(_Sample(at_seconds, reading))
         while self._samples[0].at_seconds <= at_seconds - self._keep_seconds:
             self._samples.popleft()
+        self._window = self._mean()
         return True
 
     def forget(self) -> None:
         """Drop what was seen: what follows is another time."""
         self._samples.clear()
+        self._window = None
 
     def window(self) -> GpuWindow | None:
         """Over the readings kept; `None` without any."""
-        if not self._samples:
-            return None
+        return self._window
+
+    def _mean(self) -> GpuWindow:
         readings = [sample.reading for sample in self._samples]
         activities = [reading.activity for reading in readings if reading.activity is not None]
 

@@ -193,7 +193,10 @@ def from_shares(
         ranked = ranked[1:]
     winner, first = ranked[0]
     second = ranked[1][1] if len(ranked) > 1 else 0.0
-    words = f"{WORDS[winner]} takes {render_percent(first)} of the step"
+    share = render_percent(first)
+    words = f"{WORDS[winner]} takes {share} of the step"
+    if winner in ("host", "kernel_latency"):
+        words = f"small kernels and the host take {share} of the step, most of it {WORDS[winner]}"
     measured = f"; {counters.describe()}" if counters is not None else ""
     return Verdict(
         bottleneck=winner,

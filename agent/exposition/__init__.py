@@ -1,0 +1,1 @@
+"""Every view of an assessment over HTTP: metrics, the status page, JSON."""

@@ -1,0 +1,85 @@
+"""An assessment as text for a terminal of 80 columns, a ticket, or a log."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from agent.assessment import Assessment, EngineAssessment, GpuAssessment
+from agent.readings import Failed
+from agent.roofline.bottleneck import WORDS
+from agent.units import render_number, render_percent, render_quantity, render_seconds
+
+WIDTH = 80
+
+
+def render_text(assessment: Assessment) -> str:
+    """The whole node, worst news in words."""
+    return "\n".join(_lines(assessment))
+
+
+def _lines(assessment: Assessment) -> Iterator[str]:
+    yield f"{assessment.node}: {len(assessment.gpus)} GPUs, {len(assessment.engines)} engines"
+    for gpu in assessment.gpus:
+        yield ""
+        yield from _gpu(gpu)
+    for engine in assessment.engines:
+        yield ""
+        yield from _engine(engine)
+    failed = [source for source in assessment.sources if isinstance(source.outcome, Failed)]
+    if failed:
+        yield ""
+        yield "Sources that fail"
+        for source in failed:
+            assert isinstance(source.outcome, Failed)
+            yield from _wrap(f"{source.name}: {source.outcome.message}")
+
+
+def _gpu(gpu: GpuAssessment) -> Iterator[str]:
+    yield f"GPU {gpu.index}  {gpu.name}"
+    if not gpu.up:
+        yield from _wrap(f"lost: {gpu.problem}")
+        return
+    verdict = gpu.verdict
+    certainty = ""
+    if verdict.bottleneck != "unknown":
+        certainty = f" (confidence {render_percent(verdict.confidence_ratio)}, {verdict.evidence})"
+    yield f"  bottleneck  {WORDS[verdict.bottleneck]}{certainty}"
+    yield from _wrap(f"because {verdict.reason}")
+    if gpu.intensity is not None and gpu.attained_ratio is not None:
+        yield (
+            f"  roofline    {render_number(gpu.intensity.value)} FLOP/byte ({gpu.intensity.evidence}), "
+            f"{render_percent(gpu.attained_ratio)} of the roof"
+        )
+    if gpu.throttle is not None:
+        yield from _wrap(gpu.throttle)
+    if gpu.reading is not None and gpu.reading.kernel_time_ratio is not None:
+        yield f'  "utilization" {render_percent(gpu.reading.kernel_time_ratio)}: a kernel ran; no load'
+
+
+def _engine(engine: EngineAssessment) -> Iterator[str]:
+    yield f"{engine.engine} {engine.key.server} rank {engine.key.rank}  {engine.model}"
+    if not engine.up:
+        yield from _wrap(f"down: {engine.problem}")
+        return
+    if engine.problem is not None:
+        yield from _wrap(engine.problem)
+    traffic = engine.traffic
+    if traffic is not None and traffic.decode_batch is not None:
+        ridge = "none at this context" if engine.ridge_batch is None else render_number(engine.ridge_batch)
+        limit = engine.kv.limited_batch if engine.kv is not None else None
+        allowed = f", the KV cache allows {render_number(limit)}" if limit is not None else ""
+        yield f"  batch       {render_number(traffic.decode_batch)}; ridge at {ridge}{allowed}"
+    yield f"  limiter     {engine.limiter}"
+    yield from _wrap(f"because {engine.limiter_reason}")
+    if engine.kv is not None:
+        free = engine.kv.free_bytes
+        size = f", {render_quantity(free, 'B')} free" if free is not None else ""
+        full = engine.kv.seconds_to_full
+        until = f", full in {render_seconds(full)}" if full is not None else ""
+        yield f"  KV cache    {render_percent(engine.kv.headroom_ratio)} headroom{size}{until}"
+
+
+def _wrap(text: str) -> Iterator[str]:
+    indent = " " * 14
+    yield from textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)

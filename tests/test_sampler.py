@@ -1,0 +1,315 @@
+"""The sampler: time is conserved, staleness shows, one sick part costs its own series only."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.accounts import QUANTITIES
+from agent.assessment import Assessment
+from agent.clock import ManualClock
+from agent.errors import SourceAbsentError, SourceError
+from agent.readings import (
+    Activity,
+    EngineCounters,
+    EngineReading,
+    GpuLost,
+    GpuReading,
+    Histogram,
+    NodeReading,
+    ServerReading,
+)
+from agent.sampler import MonitoredServer, PricePeriod, Sampler, Settings
+from agent.sources.base import Poller
+
+H100 = GpuReading(
+    index=0,
+    uuid="GPU-0",
+    name="NVIDIA H100 80GB HBM3",
+    sm_clock_hertz=1830e6,
+    kernel_time_ratio=1.0,
+    activity=Activity(
+        evidence="gpm", seconds=1.0, dram_ratio=0.7, tensor_ratio=0.05, sm_ratio=0.6, graphics_ratio=0.97
+    ),
+)
+
+
+@dataclass
+class Scripted:
+    """A source that gives what it is told to."""
+
+    name: str
+    answer: Any = None
+
+    def read(self) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    """A sampler with scripted sources and a clock of its own."""
+
+    def __init__(self, *, gpus: tuple[int, ...] = (0,), **given: Any) -> None:
+        self.clock = ManualClock()
+        self.nvml = Scripted("nvml", NodeReading(gpus=(H100,)))
+        self.engine = Scripted("engine:h:8000", ServerReading(engines=()))
+        self._nvml_poller: Poller[NodeReading] = Poller(
+            self.nvml, interval_seconds=1, deadline_seconds=5, clock=self.clock
+        )
+        self._engine_poller: Poller[ServerReading] = Poller(
+            self.engine, interval_seconds=5, deadline_seconds=10, clock=self.clock
+        )
+        self.sampler = Sampler(
+            settings=Settings(node="n", **given),
+            clock=self.clock,
+            nvml=self._nvml_poller,
+            servers=[MonitoredServer(poller=self._engine_poller, server="h:8000", engine="vllm", gpus=gpus)],
+        )
+
+    def run(self, seconds: int, *, poll: bool = True) -> Assessment:
+        """So many ticks, a second apart, with the sources read as they are due."""
+        assessment = None
+        for _ in range(seconds):
+            self.clock.advance(1)
+            if poll:
+                self._nvml_poller.poll()
+                if round(self.clock.monotonic()) % 5 == 0:
+                    self._engine_poller.poll()
+            assessment = self.sampler.tick()
+        assert assessment is not None
+        return assessment
+
+
+def conserved(assessment: Assessment, elapsed: float) -> None:
+    for gpu in assessment.gpus:
+        totals = gpu.totals
+        assert sum(totals.bottleneck_seconds.values()) == pytest.approx(totals.observed_seconds, abs=1e-9)
+        assert totals.observed_seconds + totals.unobserved_seconds == pytest.approx(elapsed, abs=1e-6)
+        for quantity in QUANTITIES:
+            seconds = sum(s for (name, _), s in totals.evidence_seconds.items() if name == quantity)
+            assert seconds == pytest.approx(totals.observed_seconds, abs=1e-9), quantity
+
+
+def test_time_is_conserved() -> None:
+    bench = Bench()
+    bench.run(1)
+    assessment = bench.run(100)
+    conserved(assessment, 100)
+    assert assessment.gpus[0].totals.unobserved_seconds == 0
+
+
+def test_a_long_tick_is_a_gap_and_not_the_time_of_any_class() -> None:
+    bench = Bench()
+    bench.run(10)
+    bench.clock.advance(600)
+    assessment = bench.run(10)
+    totals = assessment.gpus[0].totals
+    assert totals.unobserved_seconds == pytest.approx(601)
+    conserved(assessment, 619)
+
+
+def test_a_lost_gpu_costs_its_own_series_only_and_keeps_its_counters() -> None:
+    bench = Bench()
+    other = replace(H100, index=1, uuid="GPU-1")
+    bench.nvml.answer = NodeReading(gpus=(H100, other))
+    before = bench.run(60).gpus[0].totals
+    lost = GpuLost(index=0, uuid="GPU-0", name=H100.name, reason="lost", message="GPU 0 fell off the bus")
+    bench.nvml.answer = NodeReading(gpus=(lost, other))
+    gone, kept = bench.run(60).gpus
+    assert not gone.up
+    assert gone.reading is None
+    assert gone.totals.observed_seconds == before.observed_seconds
+    assert gone.totals.unobserved_seconds == 60
+    assert kept.up
+    assert kept.verdict.bottleneck == "memory_bandwidth"
+    bench.nvml.answer = NodeReading(gpus=(H100, other))
+    back = bench.run(60).gpus[0]
+    assert back.up
+    assert back.totals.observed_seconds == pytest.approx(before.observed_seconds + 60)
+
+
+@pytest.mark.parametrize(
+    "answer", [SourceError("timeout", "nvml: no answer"), SourceAbsentError("no NVML library")]
+)
+def test_a_driver_that_stops_answering_takes_its_gpus_with_it(answer: Exception) -> None:
+    bench = Bench()
+    bench.run(30)
+    bench.nvml.answer = answer
+    assert bench.run(3).gpus, "within three intervals the last reading still speaks"
+    assert not bench.run(1).gpus
+    bench.nvml.answer = NodeReading(gpus=(H100,))
+    back = bench.run(5).gpus[0].totals
+    assert back.observed_seconds + back.unobserved_seconds == pytest.approx(38, abs=1.01)
+
+
+def test_a_reader_with_a_bug_is_a_failed_source_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.engine.answer = ZeroDivisionError("a bug")
+    assessment = bench.run(10)
+    engine = next(source for source in assessment.sources if source.name == "engine:h:8000")
+    assert engine.failures == {"internal": 2}
+    assert assessment.gpus[0].up
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_source_that_is_never_read_again_grows_stale() -> None:
+    bench = Bench()
+    bench.run(30)
+    assert not bench.run(5, poll=False).gpus
+
+
+def vllm(tokens: float, **more: Any) -> ServerReading:
+    counters = EngineCounters(
+        generation_tokens=tokens,
+        steps=tokens / 8,
+        first_tokens=tokens / 400,
+        prefill_tokens=tokens / 2,
+        inter_token_seconds=tokens * 0.0068,
+        inter_token_intervals=tokens,
+    )
+    reading = EngineReading(
+        engine="vllm",
+        model="meta-llama/Llama-3.1-8B-Instruct",
+        requests_running=8,
+        requests_waiting=0,
+        kv_used_ratio=0.02,
+        kv_capacity_tokens=400_000,
+        kv_block_tokens=16,
+        counters=counters,
+        **more,
+    )
+    return ServerReading(engines=(reading,))
+
+
+def serving(bench: Bench, seconds: int, *, start: float = 0.0) -> Assessment:
+    assessment = None
+    for second in range(seconds):
+        bench.engine.answer = vllm(start + 1100 * second)
+        assessment = bench.run(1)
+    assert assessment is not None
+    return assessment
+
+
+def test_an_engine_gives_its_gpu_flops_and_a_reason() -> None:
+    assessment = serving(Bench(), 60)
+    gpu, engine = assessment.gpus[0], assessment.engines[0]
+    assert engine.served_origin == "catalogue"
+    assert gpu.flops_per_second is not None
+    assert gpu.flops_per_second.evidence == "modelled"
+    assert gpu.intensity is not None
+    assert gpu.intensity.evidence == "mixed"
+    assert gpu.verdict.bottleneck == "memory_bandwidth"
+    assert "FLOP/byte" in gpu.verdict.reason
+    assert engine.work_totals is not None
+    total = sum(engine.work_totals.flops.values())
+    assert gpu.totals.flops["modelled"] == pytest.approx(total)
+    assert gpu.totals.dram_bytes["modelled"] == 0, "measured bytes come first"
+
+
+def test_without_profiling_bytes_are_modelled() -> None:
+    bench = Bench()
+    bench.nvml.answer = NodeReading(gpus=(replace(H100, activity=None),))
+    assessment = serving(bench, 60)
+    gpu, engine = assessment.gpus[0], assessment.engines[0]
+    assert gpu.intensity is not None
+    assert gpu.intensity.evidence == "modelled"
+    assert gpu.verdict.evidence == "modelled"
+    assert engine.work_totals is not None
+    assert gpu.totals.dram_bytes["modelled"] == pytest.approx(sum(engine.work_totals.dram_bytes.values()))
+
+
+def test_a_silent_engine_is_down_by_name_and_nothing_more_is_said_of_it() -> None:
+    bench = Bench()
+    serving(bench, 60)
+    bench.engine.answer = SourceError("refused", "vllm at http://h:8000/metrics: refused")
+    engine = bench.run(21).engines[0]
+    assert not engine.up
+    assert (engine.engine, engine.model) == ("vllm", "meta-llama/Llama-3.1-8B-Instruct")
+    assert engine.window is None
+    assert engine.kv is None
+    assert engine.problem is not None
+    assert "refused" in engine.problem
+
+
+def test_a_hung_engine_is_unknown_and_not_idle() -> None:
+    bench = Bench()
+    serving(bench, 60)
+    assessment = bench.run(60)  # the page stays as it is, with eight requests running
+    assert assessment.gpus[0].verdict.bottleneck == "unknown"
+    assert "may hang" in assessment.gpus[0].verdict.reason
+
+
+def test_money_follows_the_time_observed() -> None:
+    price = PricePeriod(gpu="NVIDIA H100 80GB HBM3", usd_per_hour=3.6, since=dt.date(2020, 1, 1))
+    bench = Bench(prices=(price,))
+    bench.run(1)
+    totals = bench.run(1000).gpus[0].totals
+    assert totals.cost_usd == pytest.approx(3.6 / 3600 * 1000)
+    assert totals.idle_cost_usd == 0
+
+
+def test_data_parallel_ranks_take_their_gpus_in_order() -> None:
+    bench = Bench(gpus=(0, 1))
+    bench.nvml.answer = NodeReading(gpus=(H100, replace(H100, index=1, uuid="GPU-1")))
+    page = vllm(1000).engines[0]
+    bench.engine.answer = ServerReading(engines=(page, replace(page, rank="1")))
+    engines = bench.run(10).engines
+    assert [engine.gpu_uuids for engine in engines] == [("GPU-0",), ("GPU-1",)]
+
+
+# --- assess never raises on any subset of missing fields -----------------------------------------
+
+
+def subset(instance: Any) -> st.SearchStrategy[Any]:
+    """The same value with any of its optional fields missing."""
+    optional = [f.name for f in fields(instance) if f.default is None]
+    return st.sets(st.sampled_from(optional)).map(lambda missing: replace(instance, **dict.fromkeys(missing)))
+
+
+FULL_ENGINE = replace(
+    vllm(5000).engines[0],
+    time_to_first_token=Histogram(bounds=(0.1, math.inf), cumulative=(3, 4), sum=0.5),
+    start_time_seconds=1.0,
+    kv_dtype="auto",
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gpu=subset(H100),
+    activity=st.none() | subset(H100.activity),
+    engine=subset(FULL_ENGINE),
+    counters=subset(FULL_ENGINE.counters),
+    model=st.sampled_from(["llama-3.1-8b", "unheard-of", ""]),
+    growth=st.floats(min_value=0, max_value=1e6),
+)
+def test_nothing_that_is_missing_makes_it_raise(
+    gpu: GpuReading,
+    activity: Activity | None,
+    engine: EngineReading,
+    counters: EngineCounters,
+    model: str,
+    growth: float,
+) -> None:
+    bench = Bench()
+    bench.nvml.answer = NodeReading(gpus=(replace(gpu, activity=activity),))
+    for step in range(4):
+        grown = {
+            f.name: value + growth * step
+            for f in fields(counters)
+            if (value := getattr(counters, f.name)) is not None
+        }
+        reading = replace(engine, model=model, counters=EngineCounters(**grown))
+        bench.engine.answer = ServerReading(engines=(reading,))
+        assessment = bench.run(5)
+    conserved(assessment, 19)
