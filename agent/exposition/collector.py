@@ -22,12 +22,12 @@ from prometheus_client.exposition import choose_encoder
 
 from agent.assessment import Assessment
 from agent.clock import Clock
+from agent.labels import label_text
 from agent.metrics import TABLE, Metric
 from agent.readings import Histogram
 
 log = logging.getLogger(__name__)
 
-MAX_LABEL_CHARACTERS = 128
 STALE_TICKS = 3
 MIN_STALE_SECONDS = 10.0
 """An assessment older than three ticks, and this, speaks for nothing but the agent's own health."""
@@ -70,17 +70,8 @@ def render_float(value: float) -> str:
     return _SPECIAL.get(text, text)
 
 
-def bound_label(value: str) -> str:
-    """A label value that cannot break a page: at most 128 characters, no control characters."""
-    if len(value) > MAX_LABEL_CHARACTERS:
-        value = value[: MAX_LABEL_CHARACTERS - 1] + "…"
-    if not value.isprintable():
-        value = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
-    return value
-
-
 def _escape(value: str) -> str:
-    return bound_label(value).replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    return label_text(value).replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 class _Family:

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from agent.assessment import Assessment
 from agent.clock import ManualClock
-from agent.exposition.collector import OPENMETRICS_TYPE, Rendered, Renderer, bound_label, collect
+from agent.exposition.collector import OPENMETRICS_TYPE, Rendered, Renderer, collect
+from agent.labels import label_text
 from agent.metrics import TABLE, Metric
 from agent.readings import Histogram
 from tests.test_sampler import Bench, serving
@@ -200,7 +201,7 @@ def test_any_label_value_comes_through_bounded_and_readable(value: str) -> None:
         for sample in family.samples
         if sample.name == "roofline_x"
     ]
-    assert sample.labels["a"] == bound_label(value)
+    assert sample.labels["a"] == label_text(value)
     assert "\n" not in sample.labels["a"]
 
 

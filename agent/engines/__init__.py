@@ -1,0 +1,1 @@
+"""One file a serving engine: how its own page becomes an `EngineReading`."""
