@@ -291,7 +291,10 @@ def _engine_verdict(
     if facts.roof is None:
         if attribution.busy_seconds == 0:
             return Verdict(bottleneck="idle", confidence_ratio=1.0, evidence="modelled", reason="no steps")
-        return Verdict(bottleneck="unknown", reason="its GPU's roof is not known")
+        what = (
+            "its GPU's roof is not known" if facts.gpu_uuids else "its GPUs are not known; set gpus under it"
+        )
+        return Verdict(bottleneck="unknown", reason=what)
     return from_shares(
         attribution.shares,
         busy_ratio=attribution.busy_seconds / window.seconds,

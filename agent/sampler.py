@@ -80,6 +80,8 @@ class MonitoredServer:
     engine: str = "unknown"
     """The software, where it is configured; it labels the server until its page says so."""
     gpus: tuple[int | str, ...] | None = None
+    on_this_node: bool = False
+    """Its address is this machine's own."""
     model: ModelChoice = field(default_factory=ModelChoice)
     max_num_seqs: int | None = None
 
@@ -342,10 +344,10 @@ class Sampler:
         ]
 
     def _gpu_uuids(self, server: MonitoredServer, alive: dict[str, GpuReading]) -> tuple[str, ...]:
-        """The GPUs of a server that can be read. On a node with one GPU there is nothing to choose."""
+        """The GPUs of a server that can be read. A server on a node with one GPU has that one."""
         wanted = server.gpus
         if wanted is None:
-            return tuple(alive) if len(alive) == 1 else ()
+            return tuple(alive) if server.on_this_node and len(alive) == 1 else ()
         return tuple(uuid for uuid, gpu in alive.items() if gpu.index in wanted or uuid in wanted)
 
     # --- GPUs --------------------------------------------------------------------------------------

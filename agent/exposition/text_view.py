@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
-from agent.readings import Failed
+from agent.readings import Absent, Failed
 from agent.roofline.bottleneck import WORDS
 from agent.units import render_number, render_percent, render_quantity, render_seconds
 
@@ -19,20 +19,21 @@ def render_text(assessment: Assessment) -> str:
 
 
 def _lines(assessment: Assessment) -> Iterator[str]:
-    yield f"{assessment.node}: {len(assessment.gpus)} GPUs, {len(assessment.engines)} engines"
+    gpus, engines = _count(len(assessment.gpus), "GPU"), _count(len(assessment.engines), "engine")
+    yield f"{assessment.node}: {gpus}, {engines}"
     for gpu in assessment.gpus:
         yield ""
         yield from _gpu(gpu)
     for engine in assessment.engines:
         yield ""
         yield from _engine(engine)
-    failed = [source for source in assessment.sources if isinstance(source.outcome, Failed)]
-    if failed:
+    if not assessment.engines:
         yield ""
-        yield "Sources that fail"
-        for source in failed:
-            assert isinstance(source.outcome, Failed)
-            yield from _wrap(f"{source.name}: {source.outcome.message}")
+        yield from _wrap("No engine is configured; list each under engines, with its url.", first="")
+    for source in assessment.sources:
+        if isinstance(source.outcome, Failed | Absent):
+            yield ""
+            yield from _wrap(source.outcome.message, first="")
 
 
 def _gpu(gpu: GpuAssessment) -> Iterator[str]:
@@ -54,7 +55,10 @@ def _gpu(gpu: GpuAssessment) -> Iterator[str]:
     if gpu.throttle is not None:
         yield from _wrap(gpu.throttle)
     if gpu.reading is not None and gpu.reading.kernel_time_ratio is not None:
-        yield f'  "utilization" {render_percent(gpu.reading.kernel_time_ratio)}: a kernel ran; no load'
+        yield (
+            f"  kernel time {render_percent(gpu.reading.kernel_time_ratio)}"
+            " (what nvidia-smi calls utilization; no measure of load)"
+        )
 
 
 def _engine(engine: EngineAssessment) -> Iterator[str]:
@@ -66,10 +70,12 @@ def _engine(engine: EngineAssessment) -> Iterator[str]:
         yield from _wrap(engine.problem)
     traffic = engine.traffic
     if traffic is not None and traffic.decode_batch is not None:
-        ridge = "none at this context" if engine.ridge_batch is None else render_number(engine.ridge_batch)
+        ridge = "no batch reaches the ridge at this context"
+        if engine.ridge_batch is not None:
+            ridge = f"ridge at {render_number(engine.ridge_batch)}"
         limit = engine.kv.limited_batch if engine.kv is not None else None
         allowed = f", the KV cache allows {render_number(limit)}" if limit is not None else ""
-        yield f"  batch       {render_number(traffic.decode_batch)}; ridge at {ridge}{allowed}"
+        yield from _wrap(f"{render_number(traffic.decode_batch)}; {ridge}{allowed}", first="  batch       ")
     yield f"  limiter     {engine.limiter}"
     yield from _wrap(f"because {engine.limiter_reason}")
     if engine.kv is not None:
@@ -80,6 +86,9 @@ def _engine(engine: EngineAssessment) -> Iterator[str]:
         yield f"  KV cache    {render_percent(engine.kv.headroom_ratio)} headroom{size}{until}"
 
 
-def _wrap(text: str) -> Iterator[str]:
-    indent = " " * 14
-    yield from textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+def _wrap(text: str, *, first: str = " " * 14) -> Iterator[str]:
+    yield from textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

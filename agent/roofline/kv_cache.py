@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.units import render_number
+
 Limiter = Literal["traffic", "kv_cache", "max_num_seqs", "unknown"]
 LIMITERS: tuple[Limiter, ...] = ("traffic", "kv_cache", "max_num_seqs", "unknown")
 
@@ -81,10 +83,16 @@ def batch_limiter(
         return "unknown", "the engine does not say how many requests wait"
     if preemptions > 0:
         return "kv_cache", f"{preemptions:.0f} requests were preempted to free KV cache"
-    if waiting < 0.5:
-        return "traffic", "no requests wait: the batch is what the traffic gives"
+    if waiting < 1:
+        return "traffic", "hardly a request waits: the batch is what the traffic gives"
     if used_ratio is not None and used_ratio >= FULL_RATIO:
-        return "kv_cache", f"{waiting:.0f} requests wait and the KV cache is {used_ratio:.0%} full"
+        return "kv_cache", f"{render_number(waiting)} requests wait and the KV cache is {used_ratio:.0%} full"
     if max_num_seqs is not None and running >= 0.95 * max_num_seqs:
-        return "max_num_seqs", f"{waiting:.0f} requests wait and all {max_num_seqs} sequences are in use"
-    return "unknown", f"{waiting:.0f} requests wait though the KV cache has room; is max_num_seqs reached?"
+        return (
+            "max_num_seqs",
+            f"{render_number(waiting)} requests wait and all {max_num_seqs} sequences are in use",
+        )
+    return (
+        "unknown",
+        f"{render_number(waiting)} requests wait though the KV cache has room; is max_num_seqs reached?",
+    )

@@ -1,0 +1,205 @@
+"""The composition root: the only module that knows everyone.
+
+Sources, sampler, renderer and server are built here from a configuration, started, and closed. A
+simulated node enters exactly where the real one would.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from agent.assessment import Assessment
+from agent.clock import Clock, SystemClock
+from agent.config import Configuration, Engine, RoofOverride, load_config_json, redacted
+from agent.engines.base import EngineSource
+from agent.engines.registry import ENGINES
+from agent.exposition.collector import Renderer
+from agent.exposition.server import ExpositionServer
+from agent.readings import NodeReading
+from agent.resolution import ModelChoice
+from agent.roofline.catalogue import find_config
+from agent.roofline.gpus import GpuSpec, find_gpu
+from agent.sampler import MonitoredServer, PricePeriod, Sampler, SamplerLoop, Settings
+from agent.sources.base import Poller, Source
+from agent.sources.nvml import NvmlSource
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+NVML_DEADLINE_SECONDS = 5.0
+ENGINE_DEADLINE_SECONDS = 10.0
+"""When an attempt is called overdue; the fetch itself gives up earlier."""
+
+
+class Agent:
+    """The whole agent, built from a configuration."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        clock: Clock | None = None,
+        nvml: Source[NodeReading] | None = None,
+        node: str | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self._clock = clock or SystemClock()
+        self.nvml_poller = self._poll_nvml(nvml)
+        self.servers = tuple(self._monitor(engine) for engine in configuration.engines)
+        self.sampler = Sampler(
+            settings=_settings(configuration, node or socket.gethostname()),
+            clock=self._clock,
+            nvml=self.nvml_poller,
+            servers=self.servers,
+        )
+        self.renderer = Renderer(
+            lambda: self.sampler.latest,
+            clock=self._clock,
+            interval_seconds=configuration.interval_seconds,
+        )
+        self._loop = SamplerLoop(
+            self.sampler, interval_seconds=configuration.interval_seconds, clock=self._clock
+        )
+        self._server: ExpositionServer | None = None
+
+    @property
+    def pollers(self) -> Sequence[Poller[Any]]:
+        """Of all sources."""
+        servers = [server.poller for server in self.servers]
+        return servers if self.nvml_poller is None else [self.nvml_poller, *servers]
+
+    @property
+    def port(self) -> int:
+        """Where it answers, once started."""
+        if self._server is None:
+            raise RuntimeError("the agent is not started")
+        return self._server.port
+
+    def start(self) -> None:
+        """Bind first, so that a port in use is said before anything runs; then read and tick."""
+        web = self._configuration.web
+        server = ExpositionServer(
+            host=web.host,
+            port=web.port,
+            metrics=self.renderer,
+            latest=lambda: self.sampler.latest,
+            configuration=redacted(self._configuration),
+            clock=self._clock,
+        )
+        server.start()
+        self._server = server
+        self.start_sampling()
+
+    def start_sampling(self) -> None:
+        """Read and tick, without a server."""
+        for poller in self.pollers:
+            poller.start()
+        self._loop.start()
+
+    def beat(self, *, engines: bool) -> Assessment:
+        """One tick by hand, for who brings time along: read what is due, then conclude."""
+        if self.nvml_poller is not None:
+            self.nvml_poller.poll()
+        if engines:
+            for server in self.servers:
+                server.poller.poll()
+        return self.sampler.tick()
+
+    def close(self) -> None:
+        """Stop everything, the server first."""
+        if self._server is not None:
+            self._server.close()
+        self._loop.close()
+        for poller in self.pollers:
+            poller.close()
+
+    def _poll_nvml(self, given: Source[NodeReading] | None) -> Poller[NodeReading] | None:
+        settings = self._configuration.nvml
+        if given is None and not settings.enabled:
+            return None
+        return Poller(
+            given or NvmlSource(clock=self._clock, gpm=settings.gpm),
+            interval_seconds=self._configuration.interval_seconds,
+            deadline_seconds=NVML_DEADLINE_SECONDS,
+            clock=self._clock,
+        )
+
+    def _monitor(self, engine: Engine) -> MonitoredServer:
+        # Configured, it is that one; else the page says.
+        definitions = [known for known in ENGINES if engine.engine in (None, known.name)]
+        source = EngineSource(
+            engine.url,
+            definitions=definitions,
+            headers={name: value.get_secret_value() for name, value in engine.headers.items()},
+        )
+        return MonitoredServer(
+            poller=Poller(
+                source,
+                interval_seconds=self._configuration.engines_interval_seconds,
+                deadline_seconds=ENGINE_DEADLINE_SECONDS,
+                clock=self._clock,
+            ),
+            server=source.server,
+            engine=engine.engine or "unknown",
+            gpus=engine.gpus,
+            on_this_node=urlsplit(engine.url).hostname in LOOPBACK,
+            model=_choose_model(engine),
+            max_num_seqs=engine.max_num_seqs,
+        )
+
+
+def _choose_model(engine: Engine) -> ModelChoice:
+    model = engine.model
+    if model is None:
+        return ModelChoice()
+    config = find_config(model.name) if model.name is not None else None
+    if model.config_json is not None:
+        config = load_config_json(model.config_json)
+    return ModelChoice(
+        config=config,
+        weight_dtype=model.weight_dtype,
+        kv_dtype=model.kv_dtype,
+        tensor_parallel=model.tensor_parallel,
+    )
+
+
+def _settings(configuration: Configuration, node: str) -> Settings:
+    return Settings(
+        node=node,
+        interval_seconds=configuration.interval_seconds,
+        engines_interval_seconds=configuration.engines_interval_seconds,
+        window_seconds=configuration.window_seconds,
+        prices=tuple(
+            PricePeriod(gpu=price.gpu, usd_per_hour=price.usd_per_hour, since=price.since)
+            for price in configuration.prices
+        ),
+        specs=tuple(_override(roof) for roof in configuration.roofs),
+    )
+
+
+def _override(roof: RoofOverride) -> GpuSpec:
+    """The catalogue's row with the configured peaks in place of its own."""
+    known = find_gpu(roof.gpu)
+    if known is not None:
+        return replace(
+            known,
+            nvml_names=(roof.gpu, *known.nvml_names),
+            dram_bytes_per_second=roof.dram_bytes_per_second or known.dram_bytes_per_second,
+            flops_per_second={**known.flops_per_second, **roof.flops_per_second},
+            origin="configuration",
+        )
+    if roof.dram_bytes_per_second is None:
+        raise AssertionError("the configuration asks for the bandwidth of a part that is not known")
+    return GpuSpec(
+        name=roof.gpu,
+        nvml_names=(roof.gpu,),
+        memory_gigabytes=0,
+        dram_bytes_per_second=roof.dram_bytes_per_second,
+        flops_per_second=roof.flops_per_second,
+        origin="configuration",
+    )

@@ -1,0 +1,318 @@
+"""The agent's pages over HTTP. A request reads the latest assessment from memory and waits for nothing.
+
+`create_app` is the WSGI application, which can be tried without a socket; `ExpositionServer` puts it
+behind cheroot, with limits on what a client may send and how long it may take.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from socket import SHUT_RDWR
+from typing import Any, Protocol
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import yaml
+from cheroot import server as cheroot
+from cheroot import wsgi
+
+from agent import __version__
+from agent.assessment import Assessment
+from agent.clock import Clock
+from agent.errors import AgentError
+from agent.exposition.json_view import assessment_document
+from agent.exposition.status_page import StatusPage
+
+log = logging.getLogger(__name__)
+
+STALLED_INTERVALS, STALLED_SECONDS = 10, 10.0
+"""The agent is sick when its last assessment is older than this many intervals, and than these seconds."""
+
+WORKERS = 4
+WAITING_REQUESTS = 32
+WAITING_CONNECTIONS = 64
+REQUEST_SECONDS = 10.0
+"""For a whole request and its answer, however slowly a client sends or reads."""
+MAX_HEADER_BYTES = 16 << 10
+
+PATHS = ("/", "/metrics", "/api/v1/assessment", "/config", "/-/healthy", "/-/ready")
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+
+
+class RenderedMetrics(Protocol):
+    """A metrics page in the format that was asked for."""
+
+    @property
+    def content_type(self) -> str:
+        """The value of Content-Type."""
+
+    @property
+    def content_encoding(self) -> str | None:
+        """The value of Content-Encoding; `None` when the body is as it is."""
+
+    @property
+    def body(self) -> bytes:
+        """What to send."""
+
+
+class MetricsRenderer(Protocol):
+    """Gives the metrics page as the client wants it."""
+
+    def render(self, accept: str | None, accept_encoding: str | None) -> RenderedMetrics:
+        """The page for these values of Accept and Accept-Encoding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one request gets."""
+
+    body: bytes
+    content_type: str = TEXT
+    status: str = "200 OK"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def create_app(
+    *,
+    metrics: MetricsRenderer,
+    latest: Callable[[], Assessment | None],
+    configuration: Mapping[str, Any],
+    clock: Clock,
+) -> WSGIApplication:
+    """The WSGI application. `configuration` is shown as it is: it must be redacted already."""
+    page = StatusPage(version=__version__)
+    configuration_text = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True).encode()
+    routes: Mapping[str, Callable[[WSGIEnvironment], Answer]] = {
+        "/": lambda request: Answer(
+            body=page.render(
+                latest(),
+                now_seconds=clock.monotonic(),
+                paused=request.get("QUERY_STRING") == "paused",
+            ).encode(),
+            content_type=HTML,
+        ),
+        "/metrics": lambda request: _metrics(metrics, request),
+        "/api/v1/assessment": lambda _: _assessment(latest()),
+        "/config": lambda _: Answer(body=configuration_text),
+        "/-/healthy": lambda _: _healthy(latest(), clock.monotonic()),
+        "/-/ready": lambda _: _ready(latest()),
+    }
+    security_headers = (
+        (
+            "Content-Security-Policy",
+            f"default-src 'none'; style-src {page.style_source}; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'",
+        ),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cache-Control", "no-store"),
+    )
+
+    def app(request: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        answer = _refusal(request)
+        if answer is None:
+            route = routes.get(request["PATH_INFO"])
+            answer = _NOT_FOUND if route is None else route(request)
+        start_response(
+            answer.status,
+            [
+                ("Content-Type", answer.content_type),
+                ("Content-Length", str(len(answer.body))),
+                *answer.headers,
+                *security_headers,
+            ],
+        )
+        return [] if request["REQUEST_METHOD"] == "HEAD" else [answer.body]
+
+    return app
+
+
+_NOT_FOUND = Answer(
+    body="".join(f"{line}\n" for line in ("no such page; there are:", *PATHS)).encode(),
+    status="404 Not Found",
+)
+
+
+def _refusal(request: WSGIEnvironment) -> Answer | None:
+    """Why a request is not even looked at, or `None`."""
+    if request["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        return Answer(
+            body=b"only GET and HEAD\n", status="405 Method Not Allowed", headers=(("Allow", "GET, HEAD"),)
+        )
+    if request.get("CONTENT_LENGTH", "0") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in request:
+        # cheroot closes the connection after a 413, so that the body is not read as the next request.
+        return Answer(body=b"a request must have no body\n", status="413 Content Too Large")
+    return None
+
+
+def _metrics(metrics: MetricsRenderer, request: WSGIEnvironment) -> Answer:
+    rendered = metrics.render(request.get("HTTP_ACCEPT"), request.get("HTTP_ACCEPT_ENCODING"))
+    headers: tuple[tuple[str, str], ...] = (("Vary", "Accept, Accept-Encoding"),)
+    if rendered.content_encoding is not None:
+        headers += (("Content-Encoding", rendered.content_encoding),)
+    return Answer(body=rendered.body, content_type=rendered.content_type, headers=headers)
+
+
+def _assessment(assessment: Assessment | None) -> Answer:
+    if assessment is None:
+        return Answer(
+            body=b'{"error": "nothing is assessed yet"}\n',
+            content_type=JSON,
+            status="503 Service Unavailable",
+            headers=(("Retry-After", "1"),),
+        )
+    document = json.dumps(assessment_document(assessment), allow_nan=False)
+    return Answer(body=document.encode(), content_type=JSON)
+
+
+def _healthy(assessment: Assessment | None, now_seconds: float) -> Answer:
+    """Whether the sampler still samples. Sources that fail are no reason to restart the agent."""
+    if assessment is None:
+        return Answer(body=b"healthy: starting, nothing is assessed yet\n")
+    age = now_seconds - assessment.at_seconds
+    if age <= max(STALLED_INTERVALS * assessment.interval_seconds, STALLED_SECONDS):
+        return Answer(body=f"healthy: assessed {age:.1f} s ago\n".encode())
+    words = f"stalled: assessed {age:.0f} s ago, due every {assessment.interval_seconds:g} s\n"
+    return Answer(body=words.encode(), status="503 Service Unavailable")
+
+
+def _ready(assessment: Assessment | None) -> Answer:
+    if assessment is None:
+        return Answer(body=b"not ready: nothing is assessed yet\n", status="503 Service Unavailable")
+    return Answer(body=b"ready\n")
+
+
+# --- the socket ------------------------------------------------------------------------------------
+
+
+class _Connection(cheroot.HTTPConnection):
+    """A connection that is on its server's list while a worker is busy with it."""
+
+    server: _Server
+
+    def communicate(self) -> Any:
+        self.server.busy_since[self] = time.monotonic()
+        try:
+            return super().communicate()  # type: ignore[no-untyped-call]  # cheroot's stub leaves it bare
+        finally:
+            del self.server.busy_since[self]
+
+
+class _Server(wsgi.Server):
+    """cheroot, where a slow client costs nobody else their answer.
+
+    A worker gets a connection only when there is something to read, since browsers open spare ones; and
+    a request that takes too long is ended, whether its client stands still or sends a byte now and then.
+    """
+
+    ConnectionClass = _Connection
+    keep_alive_conn_limit = WAITING_CONNECTIONS
+    max_request_header_size = MAX_HEADER_BYTES
+    max_request_body_size = 1  # bytes; 0 would be no limit
+
+    def __init__(self, host: str, port: int, app: WSGIApplication, *, request_seconds: float) -> None:
+        super().__init__(
+            (host, port),
+            app,
+            numthreads=WORKERS,
+            max=WORKERS,
+            # Goes out as the header Server: the library and its version are nobody's business.
+            server_name="roofline-agent",
+            request_queue_size=WAITING_REQUESTS,
+            timeout=request_seconds,  # type: ignore[arg-type]  # of one read or write; a socket takes floats
+            shutdown_timeout=1,
+            accepted_queue_size=WAITING_REQUESTS,
+            accepted_queue_timeout=0,  # when the queue is full the answer is 503, at once
+        )
+        self._request_seconds = request_seconds
+        # Each worker adds and removes its own connection, others read a copy: no lock needed.
+        self.busy_since: dict[_Connection, float] = {}
+
+    def process_conn(self, conn: _Connection) -> None:
+        if conn.last_used is not None:  # it has waited, and now it has something to say
+            super().process_conn(conn)
+        elif self.can_add_keepalive_connection:
+            self.put_conn(conn)
+        else:
+            conn.close()
+
+    def end_overdue(self) -> None:
+        """Hang up on the clients that keep a worker for too long."""
+        now = time.monotonic()
+        for conn, since in tuple(self.busy_since.items()):
+            if now - since > self._request_seconds:
+                with suppress(OSError):  # it ended by itself just now
+                    conn.socket.shutdown(SHUT_RDWR)
+
+    @staticmethod
+    def bind_socket(socket_: Any, bind_addr: Any) -> Any:
+        try:
+            return wsgi.Server.bind_socket(socket_, bind_addr)  # type: ignore[no-untyped-call]  # as above
+        except OSError:
+            socket_.close()
+            raise
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        log.log(level, "http: %s", msg, exc_info=traceback)
+
+
+class ExpositionServer:
+    """Serves the pages from `start` until `close`."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        metrics: MetricsRenderer,
+        latest: Callable[[], Assessment | None],
+        configuration: Mapping[str, Any],
+        clock: Clock,
+        request_seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        self._host, self._port = host, port
+        app = create_app(metrics=metrics, latest=latest, configuration=configuration, clock=clock)
+        self._server = _Server(host, port, app, request_seconds=request_seconds)
+        self._watch_seconds = request_seconds / 10
+        self._closed = threading.Event()
+        self._threads = (
+            threading.Thread(target=self._server.serve, name="http", daemon=True),
+            threading.Thread(target=self._watch, name="http-watch", daemon=True),
+        )
+
+    @property
+    def port(self) -> int:
+        """Where it listens; after `start` the real one, when 0 was asked for."""
+        return int(self._server.bind_addr[1])
+
+    def start(self) -> None:
+        """Bind and serve, on threads of its own. Raises `AgentError` when it cannot listen there."""
+        try:
+            self._server.prepare()
+        except OSError as error:
+            raise AgentError(
+                f"cannot listen on {self._host}:{self._port} ({error}); "
+                "is another agent running there? web.listen_address sets another address"
+            ) from None
+        for thread in self._threads:
+            thread.start()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._watch_seconds):
+            self._server.end_overdue()
+
+    def close(self) -> None:
+        """Stop listening; answers under way have a second to end."""
+        self._closed.set()
+        self._server.stop()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=2)

@@ -1,0 +1,195 @@
+"""The status page: one self-contained HTML document, no script, no request for anything else.
+
+The template reads the assessment itself; here are the words, the geometry and how numbers are written.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from agent.assessment import Assessment, EngineAssessment, GpuAssessment, Span
+from agent.exposition.headline import engine_name, headline, notes, render_numbers
+from agent.exposition.roofline_chart import roofline_chart
+from agent.readings import Absent, Failed
+from agent.roofline.bottleneck import BOTTLENECKS, WORDS, Bottleneck
+from agent.roofline.step import COMPONENTS
+from agent.sources.base import SourceState
+from agent.units import render_number, render_percent, render_quantity, render_seconds
+
+REFRESH_SECONDS = 5
+STRIP_SECONDS = 15 * 60.0
+
+MEANINGS: Mapping[Bottleneck, str] = {
+    "memory_bandwidth": "weights and KV cache come no faster from DRAM",
+    "compute": "the tensor cores are the limit",
+    "interconnect": "waits for other GPUs, PCIe or a KV transfer",
+    "kernel_latency": "many small kernels, no roof is near",
+    "host": "the GPU waits between steps",
+    "idle": "there is nothing to do",
+    "unknown": "evidence is missing or contradicts itself",
+}
+COMPONENT_WORDS: Mapping[str, str] = {name: name.replace("_", " ") for name in COMPONENTS}
+
+
+def _or_dash(render: Callable[..., str]) -> Callable[..., str]:
+    """What is not known is a dash."""
+    return lambda value, *more: "–" if value is None else render(value, *more)
+
+
+FILTERS: Mapping[str, Callable[..., str]] = {
+    "number": _or_dash(render_number),
+    "percent": _or_dash(render_percent),
+    "quantity": _or_dash(render_quantity),
+    "seconds": _or_dash(render_seconds),
+    "count": _or_dash(lambda value: f"{value:,.0f}"),
+    "ago": _or_dash(lambda seconds: "just now" if seconds < 2 else f"{render_seconds(round(seconds))} ago"),
+    "instant": lambda unix: dt.datetime.fromtimestamp(unix, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A piece of a bar; start and length are percentages of the whole."""
+
+    start: float
+    length: float
+    kind: str
+    title: str
+
+
+def history_pieces(history: Sequence[Span], now_unix_seconds: float) -> tuple[Piece, ...]:
+    """The classes of the last quarter of an hour, oldest first; it ends at the right."""
+    begin = now_unix_seconds - STRIP_SECONDS
+    pieces = []
+    for span in history:
+        start = max(span.start_unix_seconds, begin)
+        length = span.end_unix_seconds - start
+        if length <= 0:
+            continue
+        clock = dt.datetime.fromtimestamp(span.start_unix_seconds, tz=dt.UTC).strftime("%H:%M:%S")
+        pieces.append(
+            Piece(
+                start=round((start - begin) / STRIP_SECONDS * 100, 2),
+                length=round(length / STRIP_SECONDS * 100, 2),
+                kind=span.bottleneck,
+                title=f"{WORDS[span.bottleneck]} for {render_seconds(length)} from {clock} UTC",
+            )
+        )
+    return tuple(pieces)
+
+
+def history_words(history: Sequence[Span], now_unix_seconds: float) -> str:
+    """The same in words: each class with its part of the time that was seen."""
+    lengths = dict.fromkeys(BOTTLENECKS, 0.0)
+    for piece in history_pieces(history, now_unix_seconds):
+        lengths[piece.kind] += piece.length  # type: ignore[index]  # a history's kinds are bottlenecks
+    total = sum(lengths.values())
+    ranked = sorted(lengths.items(), key=lambda item: -item[1])
+    return ", ".join(
+        f"{WORDS[name]} {render_percent(length / total)}" for name, length in ranked if length > 0
+    )
+
+
+def step_pieces(engine: EngineAssessment) -> tuple[Piece, ...]:
+    """The components of a step side by side; empty while nothing was done."""
+    if engine.attribution is None:
+        return ()
+    pieces = []
+    start = 0.0
+    shares = engine.attribution.shares
+    for name in COMPONENTS:
+        length = round(shares[name] * 100, 2)
+        if length <= 0:
+            continue
+        title = f"{COMPONENT_WORDS[name]} {render_percent(shares[name])}"
+        pieces.append(Piece(start=round(start, 2), length=length, kind=name, title=title))
+        start += length
+    return tuple(pieces)
+
+
+def age_seconds(state: SourceState[Any], now_seconds: float) -> float | None:
+    """Since the source last answered."""
+    return None if state.last_success is None else max(now_seconds - state.last_success.at_seconds, 0.0)
+
+
+def source_status(state: SourceState[Any]) -> tuple[str, str]:
+    """One word for a source, and what it said."""
+    outcome = state.outcome
+    if outcome is None:
+        return "waiting", "the first attempt is still under way"
+    if isinstance(outcome, Absent):
+        return "absent", outcome.message
+    if isinstance(outcome, Failed):
+        return "failed", outcome.message
+    return "up", ""
+
+
+def gpus_by_class(gpus: Sequence[GpuAssessment]) -> dict[Bottleneck, str]:
+    """The numbers of the GPUs in each class, as people list them."""
+    return {
+        name: render_numbers([gpu.index for gpu in gpus if gpu.up and gpu.verdict.bottleneck == name])
+        for name in BOTTLENECKS
+    }
+
+
+class StatusPage:
+    """Renders assessments; the template is compiled once."""
+
+    def __init__(self, *, version: str) -> None:
+        environment = Environment(
+            loader=PackageLoader("agent.exposition"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters.update(FILTERS)
+        css = files("agent.exposition").joinpath("templates/status_page.css").read_text(encoding="utf-8")
+        environment.globals.update(
+            version=version,
+            css=Markup(css),  # noqa: S704 - the package's own file, not input
+            refresh_seconds=REFRESH_SECONDS,
+            classes=BOTTLENECKS,
+            words=WORDS,
+            meanings=MEANINGS,
+            component_words=COMPONENT_WORDS,
+            history_pieces=history_pieces,
+            history_words=history_words,
+            step_pieces=step_pieces,
+            age_seconds=age_seconds,
+            source_status=source_status,
+            engine_name=engine_name,
+        )
+        self._template = environment.get_template("status_page.html")
+        digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+        self.style_source = f"'sha256-{digest}'"
+        """What a Content-Security-Policy must allow as style, and nothing else."""
+
+    def render(self, assessment: Assessment | None, *, now_seconds: float, paused: bool = False) -> str:
+        """The page; `now_seconds` is on the clock of the assessment. `paused` leaves out the refresh."""
+        if assessment is None:
+            return self._template.render(assessment=None, paused=paused)
+        return self._template.render(
+            assessment=assessment,
+            paused=paused,
+            now_seconds=now_seconds,
+            age=max(now_seconds - assessment.at_seconds, 0.0),
+            headline=headline(assessment),
+            notes=notes(assessment),
+            nvml=next((source for source in assessment.sources if source.name == "nvml"), None),
+            by_class=gpus_by_class(assessment.gpus),
+            charts=[
+                (kind, chart)
+                for kind, width, height in (("wide", 900.0, 530.0), ("narrow", 400.0, 420.0))
+                if (chart := roofline_chart(assessment, width=width, height=height, brief=kind == "narrow"))
+            ],
+        )
