@@ -463,6 +463,7 @@ class SamplerLoop:
             self._stop.wait(due - now)
 
     def close(self) -> None:
-        """Stop ticking."""
+        """Stop ticking; one that never began has nothing to stop."""
         self._stop.set()
-        self._thread.join(timeout=2)
+        if self._thread.is_alive():
+            self._thread.join(timeout=2)

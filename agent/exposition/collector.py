@@ -179,6 +179,11 @@ class Renderer:
                 self._rendered = {**self._rendered, (openmetrics, compressed): rendered}
             return rendered
 
+    def forget(self) -> None:
+        """Render again when next asked, though nothing is new: to measure what it costs."""
+        with self._lock:
+            self._rendered = {}
+
     def _is_stale(self, assessment: Assessment) -> bool:
         return self._clock.monotonic() - assessment.at_seconds > self._stale_seconds
 

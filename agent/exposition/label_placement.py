@@ -73,8 +73,8 @@ class PlacedLabel:
     x: float
     y: float
     anchor: Anchor
-    leader: tuple[float, float] | None
-    """Where the line from the point ends, when the label is not beside it."""
+    leader: tuple[tuple[float, float], tuple[float, float]] | None
+    """The line from the point to the label, when that is not beside it."""
     box: Box
     """What it covers."""
 
@@ -129,6 +129,6 @@ def _around(text: str, x: float, y: float) -> Iterator[PlacedLabel]:
                 x=round(at, 1),
                 y=round(box.bottom - 3.5, 1),
                 anchor=anchor,
-                leader=end if distance > _DISTANCES[0] else None,
+                leader=((x, y), end) if distance > _DISTANCES[0] else None,
                 box=box,
             )

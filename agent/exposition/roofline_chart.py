@@ -1,107 +1,51 @@
 """The live roofline: geometry only, in the user units of one SVG; the template draws it.
 
-Both axes are logarithmic, so the memory roof is a straight line of slope 1 decade a decade and every
-compute roof is level. A point is where a GPU is now; work can only be below its roof.
+A point is where a GPU is now, or how fast a phase of an engine runs while it runs; work can only be
+below its roof.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
 from agent.exposition.headline import render_numbers
-from agent.exposition.label_placement import Anchor, Box, LabelPlacer, PlacedLabel, text_width
+from agent.exposition.label_placement import Box, LabelPlacer, PlacedLabel
+from agent.exposition.roof_lines import (
+    X_DECADES,
+    Frame,
+    Line,
+    Part,
+    Text,
+    grid_lines,
+    intensity_words,
+    parts_of,
+    regions,
+    roofs,
+)
 from agent.roofline.bottleneck import WORDS, Bottleneck
-from agent.roofline.gpus import GpuSpec
-from agent.roofline.roof import Roof
 from agent.roofline.workload import PhaseWork
-from agent.units import render_number, render_percent, render_quantity
+from agent.units import render_percent, render_quantity
 
-X_DECADES = (-1, 4)
 MIN_Y_DECADE, MAX_Y_DECADE = 8, 11
 """Bounds of the lowest decade shown: it follows the lowest point."""
-SAME_PLACE = 7.0
-"""Points nearer than this share one marker and one label."""
-LOWERED_RATIO = 0.98
-"""A current roof below this part of its peak is drawn."""
+NEIGHBOURS = 16.0
+"""Points of one kind in a chain with gaps smaller than this share one label."""
+MARKER_RADIUS = 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    """A line of text; `angle` is in degrees, clockwise."""
+class Cluster:
+    """Points of one kind that are near each other, with one label for all."""
 
-    x: float
-    y: float
-    text: str
-    anchor: Anchor = "start"
-    angle: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A polyline: `points` as SVG wants them, `kind` a class of the style sheet."""
-
-    points: str
-    kind: str
-    title: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marker:
-    """A point with its label. `bottleneck` is its class, or `None` for a phase of an engine."""
-
-    x: float
-    y: float
+    places: tuple[tuple[float, float], ...]
     bottleneck: Bottleneck | None
+    """Their class, or `None` for phases of engines."""
     titles: tuple[str, ...]
-    """One line for each that is here."""
+    """A line for each."""
     label: PlacedLabel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
-    """The plot's rectangle and its scales."""
-
-    width: float
-    height: float
-    y_decades: tuple[int, int]
-    left: float = 46.0
-    right: float = 14.0
-    top: float = 8.0
-    bottom: float = 40.0
-
-    @property
-    def x_end(self) -> float:
-        """The plot's right edge."""
-        return self.width - self.right
-
-    @property
-    def y_end(self) -> float:
-        """The plot's lower edge."""
-        return self.height - self.bottom
-
-    @property
-    def slope_degrees(self) -> float:
-        """The angle at which the memory roof rises."""
-        decade_x = (self.x_end - self.left) / (X_DECADES[1] - X_DECADES[0])
-        decade_y = (self.y_end - self.top) / (self.y_decades[1] - self.y_decades[0])
-        return math.degrees(math.atan2(decade_y, decade_x))
-
-    def x(self, flops_per_byte: float) -> float:
-        """Where an intensity is; what is off the scale is at its edge."""
-        return self._place(flops_per_byte, X_DECADES, self.left, self.x_end)
-
-    def y(self, flops_per_second: float) -> float:
-        """Where a speed is, likewise."""
-        return self._place(flops_per_second, self.y_decades, self.y_end, self.top)
-
-    @staticmethod
-    def _place(value: float, decades: tuple[int, int], start: float, end: float) -> float:
-        part = (math.log10(value) - decades[0]) / (decades[1] - decades[0])
-        return round(start + min(max(part, 0.0), 1.0) * (end - start), 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,31 +60,14 @@ class RooflineChart:
     """What lies under the roof of the most frequent part: left of the ridge, and right of it."""
     roofs: tuple[Line, ...]
     roof_labels: tuple[Text, ...]
-    markers: tuple[Marker, ...]
+    clusters: tuple[Cluster, ...]
     absent: str
     """The numbers of the GPUs that have no point."""
+    has_phases: bool
     has_lowered: bool
     """Whether a roof lower than its peak is drawn."""
     summary: str
     """What the picture shows, for who cannot see it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One part on the node, and the GPUs of that part."""
-
-    spec: GpuSpec
-    gpus: tuple[GpuAssessment, ...]
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """The dtypes that are computed in now, where the part has a roof for them."""
-        return tuple(sorted({gpu.compute_dtype for gpu in self.gpus} & self.spec.flops_per_second.keys()))
-
-    @property
-    def shown_dtypes(self) -> tuple[str, ...]:
-        """fp32 has no tensor cores: its roof is of interest only while something runs in it."""
-        return tuple(name for name in self.spec.flops_per_second if name != "fp32" or name in self.dtypes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,18 +81,6 @@ class _Point:
     phase: str = ""
 
 
-def parts_of(gpus: Iterable[GpuAssessment]) -> tuple[Part, ...]:
-    """The parts that have a memory roof, the most frequent first."""
-    groups: dict[str, list[GpuAssessment]] = defaultdict(list)
-    for gpu in gpus:
-        if gpu.up and gpu.spec is not None:
-            groups[gpu.spec.name].append(gpu)
-    parts = [
-        Part(spec=group[0].spec, gpus=tuple(group)) for group in groups.values() if group[0].spec is not None
-    ]
-    return tuple(sorted(parts, key=lambda part: -len(part.gpus)))
-
-
 def roofline_chart(
     assessment: Assessment, *, width: float, height: float, brief: bool
 ) -> RooflineChart | None:
@@ -177,12 +92,11 @@ def roofline_chart(
     gpu_points = tuple(placed.values())
     phase_points = tuple(_phase_points(assessment.engines))
     frame = Frame(width=width, height=height, y_decades=_y_decades(parts, (*gpu_points, *phase_points)))
-    clusters = [*_clusters(frame, gpu_points), *_clusters(frame, phase_points)]
+    groups = [*_groups(frame, gpu_points), *_groups(frame, phase_points)]
     placer = LabelPlacer(Box(left=frame.left + 2, top=frame.top, right=frame.x_end, bottom=frame.y_end - 2))
-    for cluster in clusters:
-        x, y = frame.x(cluster[0].flops_per_byte), frame.y(cluster[0].flops_per_second)
-        placer.block(Box.around(x, y, 7.0))
-    roofs, roof_labels = _roofs(frame, parts, placer, brief=brief)
+    for point in (*gpu_points, *phase_points):
+        placer.block(Box.around(*_place(frame, point), MARKER_RADIUS))
+    roof_lines, roof_labels = roofs(frame, parts, placer, brief=brief)
     return RooflineChart(
         frame=frame,
         x_ticks=tuple(
@@ -193,15 +107,16 @@ def roofline_chart(
             Text(x=frame.left - 7, y=frame.y(10.0**decade) + 4, text=_tick(decade), anchor="end")
             for decade in range(frame.y_decades[0], frame.y_decades[1] + 1)
         ),
-        grid=tuple(_grid(frame)),
-        regions=_regions(frame, parts[0]),
-        roofs=tuple(roofs),
+        grid=tuple(grid_lines(frame)),
+        regions=regions(frame, parts[0]),
+        roofs=tuple(roof_lines),
         roof_labels=tuple(roof_labels),
-        markers=tuple(_marker(frame, placer, cluster, brief=brief) for cluster in clusters),
+        clusters=tuple(_cluster(frame, placer, group, brief=brief) for group in groups),
         absent=render_numbers(
             [gpu.index for index, gpu in enumerate(assessment.gpus) if index not in placed]
         ),
-        has_lowered=any(line.kind == "current-roof" for line in roofs),
+        has_phases=bool(phase_points),
+        has_lowered=any(line.kind == "current-roof" for line in roof_lines),
         summary=_summary(parts, gpu_points),
     )
 
@@ -218,9 +133,9 @@ def _y_decades(parts: Sequence[Part], points: Sequence[_Point]) -> tuple[int, in
 
 
 def _summary(parts: Sequence[Part], points: Sequence[_Point]) -> str:
-    roofs = ", ".join(part.spec.name for part in parts)
+    names = ", ".join(part.spec.name for part in parts)
     where = "; ".join(point.title for point in points) or "no GPU does measurable work"
-    return f"Roofline of {roofs}. {where}."
+    return f"Roofline of {names}. {where}."
 
 
 # --- points ----------------------------------------------------------------------------------------
@@ -238,7 +153,7 @@ def _gpu_point(gpu: GpuAssessment) -> _Point | None:
         number=gpu.index,
         bottleneck=gpu.verdict.bottleneck,
         title=(
-            f"GPU {gpu.index}: {WORDS[gpu.verdict.bottleneck]}; {_place_words(intensity.value)}, "
+            f"GPU {gpu.index}: {WORDS[gpu.verdict.bottleneck]}; {intensity_words(intensity.value)}, "
             f"{render_quantity(flops.value, 'FLOP/s')}{attained} ({intensity.evidence})"
         ),
     )
@@ -265,210 +180,40 @@ def _phase_points(engines: Iterable[EngineAssessment]) -> Iterator[_Point]:
                 phase=phase,
                 title=(
                     f"{phase} of engine {number} ({engine.key.server}) while it runs: "
-                    f"{_place_words(intensity)}, {render_quantity(speed, 'FLOP/s')} a GPU (modelled)"
+                    f"{intensity_words(intensity)}, {render_quantity(speed, 'FLOP/s')} a GPU (modelled)"
                 ),
             )
 
 
-def _place_words(flops_per_byte: float) -> str:
-    return f"{render_number(flops_per_byte)} FLOP/byte"
-
-
-def _clusters(frame: Frame, points: Iterable[_Point]) -> list[list[_Point]]:
-    """Points of one kind that would cover each other, together."""
-    clusters: list[list[_Point]] = []
+def _groups(frame: Frame, points: Iterable[_Point]) -> list[list[_Point]]:
+    """Points of one kind that lie in a chain, together."""
+    groups: list[list[_Point]] = []
     for point in points:
-        x, y = frame.x(point.flops_per_byte), frame.y(point.flops_per_second)
-        for cluster in clusters:
-            first = cluster[0]
-            same_kind = (first.bottleneck, first.phase) == (point.bottleneck, point.phase)
-            distance = math.hypot(x - frame.x(first.flops_per_byte), y - frame.y(first.flops_per_second))
-            if same_kind and distance < SAME_PLACE:
-                cluster.append(point)
-                break
-        else:
-            clusters.append([point])
-    return clusters
+        near = [group for group in groups if any(_neighbours(frame, point, other) for other in group)]
+        groups = [group for group in groups if group not in near]
+        groups.append([*(other for group in near for other in group), point])
+    return groups
 
 
-def _marker(frame: Frame, placer: LabelPlacer, cluster: Sequence[_Point], *, brief: bool) -> Marker:
-    first = cluster[0]
-    x, y = frame.x(first.flops_per_byte), frame.y(first.flops_per_second)
-    numbers = render_numbers([point.number for point in cluster])
-    noun = first.phase or "GPU"
-    if brief:
-        noun = noun if not first.phase else noun[0]
-    return Marker(
-        x=x,
-        y=y,
-        bottleneck=first.bottleneck,
-        titles=tuple(point.title for point in cluster),
-        label=placer.place(f"{noun} {numbers}", x, y),
+def _place(frame: Frame, point: _Point) -> tuple[float, float]:
+    return frame.x(point.flops_per_byte), frame.y(point.flops_per_second)
+
+
+def _neighbours(frame: Frame, one: _Point, other: _Point) -> bool:
+    if (one.bottleneck, one.phase) != (other.bottleneck, other.phase):
+        return False
+    return math.dist(_place(frame, one), _place(frame, other)) < NEIGHBOURS
+
+
+def _cluster(frame: Frame, placer: LabelPlacer, group: Sequence[_Point], *, brief: bool) -> Cluster:
+    noun = group[0].phase or "GPU"
+    if brief and group[0].phase:
+        noun = noun[0]
+    # The label stands at the rightmost point: on its right there is most room.
+    x, y = max(_place(frame, point) for point in group)
+    return Cluster(
+        places=tuple(_place(frame, point) for point in group),
+        bottleneck=group[0].bottleneck,
+        titles=tuple(point.title for point in group),
+        label=placer.place(f"{noun} {render_numbers([point.number for point in group])}", x, y),
     )
-
-
-# --- grid and roofs --------------------------------------------------------------------------------
-
-
-def _grid(frame: Frame) -> Iterator[Line]:
-    for decade in range(X_DECADES[0], X_DECADES[1] + 1):
-        x = frame.x(10.0**decade)
-        yield Line(points=f"{x},{frame.top} {x},{frame.y_end}", kind="grid")
-    for decade in range(frame.y_decades[0], frame.y_decades[1] + 1):
-        y = frame.y(10.0**decade)
-        yield Line(points=f"{frame.left},{y} {frame.x_end},{y}", kind="grid")
-
-
-def _roof_points(frame: Frame, roof: Roof) -> str:
-    """The memory roof from the plot's edge to the ridge, and the compute roof from there."""
-    bandwidth, ridge = roof.dram_bytes_per_second, roof.ridge_flops_per_byte
-    start = max(10.0 ** X_DECADES[0], 10.0 ** frame.y_decades[0] / bandwidth)
-    return (
-        f"{frame.x(start)},{frame.y(start * bandwidth)} "
-        f"{frame.x(ridge)},{frame.y(roof.flops_per_second)} {frame.x_end},{frame.y(roof.flops_per_second)}"
-    )
-
-
-def _regions(frame: Frame, part: Part) -> tuple[Line, ...]:
-    roof = next((part.spec.roof(dtype) for dtype in part.dtypes), None)
-    if roof is None:
-        return ()
-    under = _roof_points(frame, roof).split(" ")
-    ridge = under[1].split(",")[0]
-    edge = under[0].split(",")[0]
-    return (
-        Line(points=f"{under[0]} {under[1]} {ridge},{frame.y_end} {edge},{frame.y_end}", kind="memory"),
-        Line(
-            points=f"{under[1]} {under[2]} {frame.x_end},{frame.y_end} {ridge},{frame.y_end}", kind="compute"
-        ),
-    )
-
-
-@dataclass(slots=True)
-class _Ceiling:
-    """One level of FLOP/s, which several parts and dtypes may share."""
-
-    flops_per_second: float
-    names: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Dtypes by part."""
-    in_use: bool = False
-
-    def describe(self, *, several_parts: bool) -> str:
-        dtypes = [
-            (f"{part} " if several_parts else "") + "/".join(names) for part, names in self.names.items()
-        ]
-        return f"{', '.join(dtypes)} {render_quantity(self.flops_per_second, 'FLOP/s')}"
-
-
-def _roofs(
-    frame: Frame, parts: Sequence[Part], placer: LabelPlacer, *, brief: bool
-) -> tuple[list[Line], list[Text]]:
-    lines: list[Line] = []
-    labels: list[Text] = []
-    ceilings: dict[float, _Ceiling] = {}
-    for position, part in enumerate(parts):
-        for dtype in part.shown_dtypes:
-            flops = part.spec.flops_per_second[dtype]
-            ceiling = ceilings.setdefault(flops, _Ceiling(flops))
-            ceiling.names[part.spec.name].append(dtype)
-            ceiling.in_use = ceiling.in_use or dtype in part.dtypes
-        lines += _part_lines(frame, part)
-        labels.append(_memory_label(frame, placer, part, position, several_parts=len(parts) > 1))
-        labels += _ridge_labels(frame, part, placer, brief=brief)
-    for ceiling in sorted(ceilings.values(), key=lambda level: (not level.in_use, -level.flops_per_second)):
-        text = ceiling.describe(several_parts=len(parts) > 1)
-        labels.append(_level_label(frame, placer, text, ceiling.flops_per_second))
-    return lines, labels
-
-
-def _part_lines(frame: Frame, part: Part) -> Iterator[Line]:
-    name = part.spec.name
-    for dtype in part.shown_dtypes:
-        roof = part.spec.roof(dtype)
-        assert roof is not None  # the dtype is a key of the part's table
-        used = dtype in part.dtypes
-        yield Line(
-            points=_roof_points(frame, roof),
-            kind="roof" if used else "other-roof",
-            title=f"{name} {dtype}: {_describe(roof)}",
-        )
-        if used:
-            x = frame.x(roof.ridge_flops_per_byte)
-            yield Line(points=f"{x},{frame.y(roof.flops_per_second)} {x},{frame.y_end}", kind="ridge")
-            yield from _lowered(frame, part, dtype)
-    if not part.shown_dtypes:
-        bandwidth = part.spec.dram_bytes_per_second
-        top = 10.0 ** frame.y_decades[1]
-        yield Line(
-            points=_roof_points(frame, Roof(flops_per_second=top, dram_bytes_per_second=bandwidth)),
-            kind="roof",
-            title=f"{name}: {render_quantity(bandwidth, 'B/s')}; its FLOP/s are not known",
-        )
-
-
-def _describe(roof: Roof) -> str:
-    return (
-        f"{render_quantity(roof.flops_per_second, 'FLOP/s')}, "
-        f"{render_quantity(roof.dram_bytes_per_second, 'B/s')}, "
-        f"ridge at {_place_words(roof.ridge_flops_per_byte)}"
-    )
-
-
-def _lowered(frame: Frame, part: Part, dtype: str) -> Iterator[Line]:
-    """The lowest roof as now clocked, where clocks are held down; what is as at peak is not drawn twice."""
-    lowest = min(part.gpus, key=lambda gpu: (gpu.compute_clock_ratio, gpu.memory_clock_ratio))
-    roof = lowest.current_roof(dtype)
-    if roof is None or min(lowest.compute_clock_ratio, lowest.memory_clock_ratio) >= LOWERED_RATIO:
-        return
-    points = _roof_points(frame, roof)
-    if lowest.memory_clock_ratio >= LOWERED_RATIO:
-        points = points.partition(" ")[2]
-    yield Line(
-        points=points,
-        kind="current-roof",
-        title=f"GPU {lowest.index} as now clocked, {dtype}: {_describe(roof)}",
-    )
-
-
-def _memory_label(
-    frame: Frame, placer: LabelPlacer, part: Part, position: int, *, several_parts: bool
-) -> Text:
-    """Along the memory roof, just above it; each further part's stands further up."""
-    bandwidth = part.spec.dram_bytes_per_second
-    start = max(10.0 ** X_DECADES[0], 10.0 ** frame.y_decades[0] / bandwidth)
-    intensity = start * 10 ** (0.25 + 1.1 * position)
-    name = f"{part.spec.name} " if several_parts else ""
-    text = f"{name}memory {render_quantity(bandwidth, 'B/s')}"
-    rise = math.radians(frame.slope_degrees)
-    across, up = math.cos(rise), math.sin(rise)
-    x, y = frame.x(intensity) - 6 * up, frame.y(intensity * bandwidth) - 6 * across
-    for along in range(0, int(text_width(text)), 8):
-        placer.block(Box.around(x + along * across, y - along * up, 5.0))
-    return Text(x=round(x, 1), y=round(y, 1), text=text, angle=round(-frame.slope_degrees, 1))
-
-
-def _ridge_labels(frame: Frame, part: Part, placer: LabelPlacer, *, brief: bool) -> Iterator[Text]:
-    ridges = {
-        round(roof.ridge_flops_per_byte, 1)
-        for dtype in part.dtypes
-        if (roof := part.spec.roof(dtype)) is not None
-    }
-    for ridge in sorted(ridges):
-        text = f"ridge {render_number(ridge)}" + ("" if brief else " at rated clocks")
-        x = frame.x(ridge) + 5
-        y = frame.y_end - 8
-        while placer.blocked(Box.of_text(x, y, text)):
-            y -= 14
-        placer.block(Box.of_text(x, y, text))
-        yield Text(x=x, y=y, text=text)
-
-
-def _level_label(frame: Frame, placer: LabelPlacer, text: str, flops_per_second: float) -> Text:
-    """Above its line at the right edge, moved left until it is free."""
-    y = round(frame.y(flops_per_second) - 5, 1)
-    end = frame.x_end - 4
-    width = text_width(text)
-    while placer.blocked(Box.of_text(end - width, y, text)) and end - width > frame.left:
-        end -= 12
-    placer.block(Box.of_text(end - width, y, text))
-    return Text(x=end, y=y, text=text, anchor="end")

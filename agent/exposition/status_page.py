@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -45,6 +46,10 @@ def _or_dash(render: Callable[..., str]) -> Callable[..., str]:
     return lambda value, *more: "–" if value is None else render(value, *more)
 
 
+def _instant(unix_seconds: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
+    return dt.datetime.fromtimestamp(unix_seconds, tz=dt.UTC).strftime(form)
+
+
 FILTERS: Mapping[str, Callable[..., str]] = {
     "number": _or_dash(render_number),
     "percent": _or_dash(render_percent),
@@ -52,7 +57,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "seconds": _or_dash(render_seconds),
     "count": _or_dash(lambda value: f"{value:,.0f}"),
     "ago": _or_dash(lambda seconds: "just now" if seconds < 2 else f"{render_seconds(round(seconds))} ago"),
-    "instant": lambda unix: dt.datetime.fromtimestamp(unix, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+    "instant": _instant,
 }
 
 
@@ -66,36 +71,38 @@ class Piece:
     title: str
 
 
-def history_pieces(history: Sequence[Span], now_unix_seconds: float) -> tuple[Piece, ...]:
-    """The classes of the last quarter of an hour, oldest first; it ends at the right."""
+def _recent(history: Sequence[Span], now_unix_seconds: float) -> Iterator[tuple[Span, float, float]]:
+    """What the strip shows of each span: how long after its left edge it begins, and how long it is."""
     begin = now_unix_seconds - STRIP_SECONDS
-    pieces = []
     for span in history:
         start = max(span.start_unix_seconds, begin)
-        length = span.end_unix_seconds - start
-        if length <= 0:
-            continue
-        clock = dt.datetime.fromtimestamp(span.start_unix_seconds, tz=dt.UTC).strftime("%H:%M:%S")
-        pieces.append(
-            Piece(
-                start=round((start - begin) / STRIP_SECONDS * 100, 2),
-                length=round(length / STRIP_SECONDS * 100, 2),
-                kind=span.bottleneck,
-                title=f"{WORDS[span.bottleneck]} for {render_seconds(length)} from {clock} UTC",
-            )
+        if span.end_unix_seconds > start:
+            yield span, start - begin, span.end_unix_seconds - start
+
+
+def history_pieces(history: Sequence[Span], now_unix_seconds: float) -> tuple[Piece, ...]:
+    """The classes of the last quarter of an hour, oldest first; it ends at the right."""
+    return tuple(
+        Piece(
+            start=round(start / STRIP_SECONDS * 100, 2),
+            length=round(length / STRIP_SECONDS * 100, 2),
+            kind=span.bottleneck,
+            title=(
+                f"{WORDS[span.bottleneck]} for {render_seconds(length)} "
+                f"from {_instant(span.start_unix_seconds, '%H:%M:%S UTC')}"
+            ),
         )
-    return tuple(pieces)
+        for span, start, length in _recent(history, now_unix_seconds)
+    )
 
 
 def history_words(history: Sequence[Span], now_unix_seconds: float) -> str:
     """The same in words: each class with its part of the time that was seen."""
-    lengths = dict.fromkeys(BOTTLENECKS, 0.0)
-    for piece in history_pieces(history, now_unix_seconds):
-        lengths[piece.kind] += piece.length  # type: ignore[index]  # a history's kinds are bottlenecks
-    total = sum(lengths.values())
-    ranked = sorted(lengths.items(), key=lambda item: -item[1])
+    seconds: Counter[Bottleneck] = Counter()
+    for span, _, length in _recent(history, now_unix_seconds):
+        seconds[span.bottleneck] += round(length)
     return ", ".join(
-        f"{WORDS[name]} {render_percent(length / total)}" for name, length in ranked if length > 0
+        f"{WORDS[name]} {render_percent(spent / seconds.total())}" for name, spent in seconds.most_common()
     )
 
 
