@@ -98,11 +98,12 @@ def history_pieces(history: Sequence[Span], now_unix_seconds: float) -> tuple[Pi
 
 def history_words(history: Sequence[Span], now_unix_seconds: float) -> str:
     """The same in words: each class with its part of the time that was seen."""
-    seconds: Counter[Bottleneck] = Counter()
+    milliseconds: Counter[Bottleneck] = Counter()
     for span, _, length in _recent(history, now_unix_seconds):
-        seconds[span.bottleneck] += round(length)
+        milliseconds[span.bottleneck] += max(round(length * 1000), 1)
+    total = milliseconds.total()
     return ", ".join(
-        f"{WORDS[name]} {render_percent(spent / seconds.total())}" for name, spent in seconds.most_common()
+        f"{WORDS[name]} {render_percent(part / total)}" for name, part in milliseconds.most_common()
     )
 
 

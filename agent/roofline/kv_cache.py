@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,8 @@ from agent.units import render_number
 Limiter = Literal["traffic", "kv_cache", "max_num_seqs", "unknown"]
 LIMITERS: tuple[Limiter, ...] = ("traffic", "kv_cache", "max_num_seqs", "unknown")
 
+HORIZON_SECONDS = 3600.0
+"""A cache that would take longer to fill is not filling, as far as a window of half a minute can tell."""
 FULL_RATIO = 0.95
 """From here on a scheduler that has requests waiting is held by the cache."""
 
@@ -26,7 +29,7 @@ class KvCache:
     free_bytes: float | None = None
     """Over all GPUs of the replica."""
     seconds_to_full: float | None = None
-    """At the present trend; `None` while use does not rise."""
+    """At the present trend; `None` while use does not clearly rise, or would take over an hour."""
     limited_batch: float | None = None
     """Sequences of the present length that fit."""
 
@@ -43,23 +46,27 @@ def kv_cache(
     used = min(max(used_ratio, 0.0), 1.0)
     headroom = 1.0 - used
     free_tokens = None if capacity_tokens is None else capacity_tokens * headroom
-    trend = _slope(history)
+    trend = _trend(history)
     return KvCache(
         used_ratio=used,
         headroom_ratio=headroom,
         capacity_tokens=capacity_tokens,
         free_tokens=free_tokens,
         free_bytes=None if free_tokens is None or bytes_per_token is None else free_tokens * bytes_per_token,
-        # A trend that would take a day to fill the cache is no trend.
-        seconds_to_full=headroom / trend if trend is not None and trend > 1 / 86_400 else None,
+        seconds_to_full=headroom / trend
+        if trend is not None and trend * HORIZON_SECONDS > headroom
+        else None,
         limited_batch=(
             None if capacity_tokens is None or not context_tokens else capacity_tokens / context_tokens
         ),
     )
 
 
-def _slope(points: Sequence[tuple[float, float]]) -> float | None:
-    """Least-squares slope a second; `None` with fewer than three points."""
+def _trend(points: Sequence[tuple[float, float]]) -> float | None:
+    """Rise of the used ratio a second (least squares); `None` when it does not rise clearly.
+
+    Clearly: over the points' span it rises by more than twice what they scatter around the line.
+    """
     if len(points) < 3:
         return None
     mean_x = sum(x for x, _ in points) / len(points)
@@ -67,7 +74,10 @@ def _slope(points: Sequence[tuple[float, float]]) -> float | None:
     spread = sum((x - mean_x) ** 2 for x, _ in points)
     if spread == 0:
         return None
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    scatter = math.sqrt(sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in points) / len(points))
+    span = points[-1][0] - points[0][0]
+    return slope if slope > 0 and slope * span > 2 * scatter else None
 
 
 def batch_limiter(

@@ -27,7 +27,15 @@ def test_headroom_in_every_unit() -> None:
 
 
 @pytest.mark.parametrize(
-    "history", [[], [(0, 0.5)], [(0, 0.5), (5, 0.5), (10, 0.5)], [(0, 0.9), (5, 0.8), (10, 0.7)]]
+    "history",
+    [
+        pytest.param([], id="nothing is known"),
+        pytest.param([(0, 0.5)], id="one point"),
+        pytest.param([(0, 0.5), (5, 0.5), (10, 0.5)], id="it stands still"),
+        pytest.param([(0, 0.9), (5, 0.8), (10, 0.7)], id="it empties"),
+        pytest.param([(0, 0.5), (5, 0.6), (10, 0.4), (15, 0.55)], id="it only fluctuates"),
+        pytest.param([(0, 0.5), (5, 0.5001), (10, 0.5002)], id="it would take hours"),
+    ],
 )
 def test_a_cache_that_does_not_fill_has_no_time_to_full(history: list[tuple[float, float]]) -> None:
     cache = kv_cache(
