@@ -123,7 +123,8 @@ class _Families(CollectorRegistry):
         return milliseconds(lambda: text_format.generate_latest(self))
 
     def open(self) -> float:
-        return milliseconds(lambda: openmetrics.generate_latest(self))
+        generate: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
+        return milliseconds(lambda: generate(self))
 
 
 @contextmanager
