@@ -79,6 +79,7 @@ class EngineAssessment:
     limiter: Limiter = "unknown"
     limiter_reason: str = ""
     max_num_seqs: int | None = None
+    ridge_flops_per_byte: float | None = None
     ridge_batch: float | None = None
     max_intensity_flops_per_byte: float | None = None
     agreement_ratio: float | None = None
@@ -182,7 +183,12 @@ class EngineFacts:
     """Of its first GPU."""
     alone_on_gpu: bool = True
     max_num_seqs: int | None = None
-    work_totals: WorkTotals | None = None
+
+    @property
+    def ridge_flops_per_byte(self) -> float | None:
+        """Of the part at its rated clocks: a landmark that does not move with them."""
+        peak = self.spec.roof(self.served.weight_dtype.compute) if self.spec and self.served else None
+        return peak.ridge_flops_per_byte if peak is not None else None
 
 
 def assess_engine(facts: EngineFacts) -> EngineAssessment:
@@ -192,6 +198,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
     work = workload(served, traffic.work) if served is not None and traffic is not None else None
     attribution = _attribution(facts, traffic, work)
     context = traffic.context_tokens if traffic is not None else None
+    ridge = facts.ridge_flops_per_byte
     cache = None
     if reading.kv_used_ratio is not None:
         cache = kv_cache(
@@ -229,6 +236,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         limiter=limiter,
         limiter_reason=limiter_reason,
         max_num_seqs=max_num_seqs,
+        ridge_flops_per_byte=ridge,
         ridge_batch=(
             ridge_batch(served, ridge_flops_per_byte=facts.roof.ridge_flops_per_byte, context_tokens=context)
             if served is not None and facts.roof is not None and context is not None
@@ -239,7 +247,6 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         ),
         agreement_ratio=_agreement(facts, work, attribution),
         totals=facts.totals,
-        work_totals=facts.work_totals,
     )
 
 
@@ -298,20 +305,19 @@ def _engine_verdict(
     return from_shares(
         attribution.shares,
         busy_ratio=attribution.busy_seconds / window.seconds,
-        detail=describe_step(work, traffic, facts.roof),
+        detail=describe_step(work, traffic, facts.ridge_flops_per_byte),
     )
 
 
-def describe_step(work: Workload, traffic: Traffic, roof: Roof) -> str:
+def describe_step(work: Workload, traffic: Traffic, ridge_flops_per_byte: float | None) -> str:
     """The arithmetic of a window in words."""
     words = []
     decode, prefill = work.decode.intensity_flops_per_byte, work.prefill.intensity_flops_per_byte
-    ridge = render_number(roof.ridge_flops_per_byte)
     if decode is not None and traffic.decode_batch is not None:
         batch = render_number(traffic.decode_batch)
-        words.append(
-            f"decode at batch {batch} has {render_number(decode)} FLOP/byte, the ridge is at {ridge}"
-        )
+        words.append(f"decode at batch {batch} has {render_number(decode)} FLOP/byte")
+        if ridge_flops_per_byte is not None:
+            words[-1] += f", the ridge is at {render_number(ridge_flops_per_byte)}"
     if prefill is not None and work.prefill.flops > 0.05 * work.flops:
         words.append(f"prefill is {render_percent(work.prefill.flops / work.flops)} of the FLOPs")
     return "; ".join(words) or "nothing was computed"
@@ -483,12 +489,11 @@ def _gpu_verdict(facts: GpuFacts) -> Verdict:
     busiest = max(attributed, key=lambda engine: engine.busy_ratio)
     assert busiest.work is not None
     assert busiest.traffic is not None
-    assert busiest.roof is not None
     constants = constants_for(facts.spec.name if facts.spec is not None else "")
     return from_shares(
         shares,
         busy_ratio=busy,
-        detail=describe_step(busiest.work, busiest.traffic, busiest.roof),
+        detail=describe_step(busiest.work, busiest.traffic, busiest.ridge_flops_per_byte),
         counters=counters,
         dram_efficiency=constants.decode_dram_efficiency,
         compute_efficiency=constants.prefill_compute_efficiency,

@@ -40,7 +40,7 @@ def _lines() -> Iterator[str]:
     yield ""
     yield "A value that cannot be told is left out; 0 is a measurement. Counters are the agent's own: they"
     yield "start at 0 when it does, take each increase of an engine's counter, and never fall when the engine"
-    yield "restarts. Divide `rate()` by `rate()` for a ratio over any time; the gauges are means over the window."
+    yield "restarts. Divide `rate()` by `rate()` for a ratio over any time; gauges are means over the window."
     for title, text, metrics in _SECTIONS:
         yield ""
         yield f"## {title}"

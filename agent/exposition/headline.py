@@ -28,7 +28,7 @@ AGREEMENT = (0.67, 1.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Clause:
     """A clause of the headline; one that speaks of a class names it."""
 
     text: str
@@ -37,11 +37,11 @@ class Part:
     bottleneck: Bottleneck | None = None
 
 
-def headline(assessment: Assessment) -> tuple[Part, ...]:
+def headline(assessment: Assessment) -> tuple[Clause, ...]:
     """One sentence on all GPUs, the most frequent class first."""
     gpus = assessment.gpus
     if not gpus:
-        return (Part(text="No GPU is seen on this node", mark="."),)
+        return (Clause(text="No GPU is seen on this node", mark="."),)
     lost = sum(not gpu.up for gpu in gpus)
     counts = {name: sum(gpu.up and gpu.verdict.bottleneck == name for gpu in gpus) for name in BOTTLENECKS}
     clauses: list[tuple[int, str, Bottleneck | None]] = [
@@ -53,7 +53,7 @@ def headline(assessment: Assessment) -> tuple[Part, ...]:
         clauses.append((lost, "cannot be read", None))
     last = len(clauses) - 1
     return tuple(
-        Part(
+        Clause(
             text=f"{_subject(count, len(gpus), first=position == 0)} {predicate}",
             mark="." if position == last else ",",
             bottleneck=name,

@@ -31,7 +31,7 @@ def assessment_document(assessment: Assessment) -> dict[str, Any]:
             assessment,
             "node at_unix_seconds started_unix_seconds interval_seconds driver_version",
         ),
-        "headline": " ".join(part.text + part.mark for part in headline(assessment)),
+        "headline": " ".join(clause.text + clause.mark for clause in headline(assessment)),
         "notes": list(notes(assessment)),
         "gpus": [_gpu(gpu) for gpu in assessment.gpus],
         "engines": [_engine(engine) for engine in assessment.engines],
@@ -128,7 +128,7 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
             engine.kv,
             "used_ratio headroom_ratio capacity_tokens free_tokens free_bytes seconds_to_full limited_batch",
         ),
-        **_fields(engine, "limiter limiter_reason max_num_seqs ridge_batch"),
+        **_fields(engine, "limiter limiter_reason max_num_seqs ridge_flops_per_byte ridge_batch"),
         **_fields(engine, "max_intensity_flops_per_byte agreement_ratio"),
         "totals": _engine_totals(engine.totals),
         "work_totals": _fields(

@@ -150,12 +150,13 @@ def gpus_by_class(gpus: Sequence[GpuAssessment]) -> dict[Bottleneck, str]:
 
 
 class StatusPage:
-    """Renders assessments; the template is compiled once."""
+    """Renders assessments; all templates are compiled at the start."""
 
     def __init__(self, *, version: str) -> None:
         environment = Environment(
             loader=PackageLoader("agent.exposition"),
             autoescape=True,
+            auto_reload=False,  # no look at the files while a request waits
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -177,6 +178,8 @@ class StatusPage:
             source_status=source_status,
             engine_name=engine_name,
         )
+        for name in environment.list_templates(extensions=("html",)):
+            environment.get_template(name)
         self._template = environment.get_template("status_page.html")
         digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
         self.style_source = f"'sha256-{digest}'"
