@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NVML_DEADLINE_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
 ENGINE_DEADLINE_SECONDS = 10.0
 """When an attempt is called overdue; the fetch itself gives up earlier."""
 
@@ -111,12 +112,15 @@ class Agent:
         return self.sampler.tick()
 
     def close(self) -> None:
-        """Stop everything, the server first."""
+        """Stop everything, the server first; all sources together get a second to end their attempts."""
         if self._server is not None:
             self._server.close()
         self._loop.close()
         for poller in self.pollers:
-            poller.close()
+            poller.stop()
+        deadline = self._clock.monotonic() + CLOSE_SECONDS
+        for poller in self.pollers:
+            poller.close(patience_seconds=max(deadline - self._clock.monotonic(), 0.0))
 
     def _poll_nvml(self, given: Source[NodeReading] | None) -> Poller[NodeReading] | None:
         settings = self._configuration.nvml

@@ -326,12 +326,15 @@ def describe_step(work: Workload, traffic: Traffic, ridge_flops_per_byte: float 
 def _agreement(facts: EngineFacts, work: Workload | None, attribution: Attribution | None) -> float | None:
     """Modelled ÷ measured DRAM bytes, where one engine has the GPU to itself and mostly decodes.
 
-    Prefill is left out: it reads weights with every chunk, and engines do not count the chunks.
+    Prefill is left out: it reads weights with every chunk, and engines do not count the chunks. So are
+    windows that do not span the same time, as after a restart.
     """
     if attribution is None or attribution.prefill_seconds > 0.2 * attribution.busy_seconds:
         return None
     gpu, window = facts.gpu_window, facts.window
-    if work is None or window is None or gpu is None or facts.spec is None or not facts.alone_on_gpu:
+    if gpu is None or window is None or gpu.seconds > 1.25 * window.seconds or window.seconds_since_step > 0:
+        return None
+    if work is None or facts.spec is None or not facts.alone_on_gpu:
         return None
     if gpu.dram_ratio is None or gpu.dram_ratio < 0.05 or facts.served is None:
         return None
@@ -452,7 +455,9 @@ def _flops_per_second(facts: GpuFacts, compute_clock: float, dtype: str) -> Quan
 
 
 def _dram_bytes_per_second(facts: GpuFacts) -> Quantity | None:
-    if facts.window.dram_ratio is not None and facts.spec is not None:
+    counters = _counters(facts)
+    contradictory = counters is not None and counters.contradictory
+    if facts.window.dram_ratio is not None and facts.spec is not None and not contradictory:
         value = facts.window.dram_ratio * facts.spec.dram_bytes_per_second
         return Quantity(value=value, evidence=facts.window.evidence)
     modelled = _modelled_rate(facts.engines, "bytes")

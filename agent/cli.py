@@ -122,10 +122,11 @@ def _positive(text: str) -> float:
 
 def _run(options: argparse.Namespace) -> int:
     agent = Agent(load_configuration(options.config))
-    agent.start()
-    print(f"roofline-agent {__version__} answers on port {agent.port}", file=sys.stderr)
+    stop = _stop_signal()
     try:
-        _wait_for_signal()
+        agent.start()
+        print(f"roofline-agent {__version__} answers on port {agent.port}", file=sys.stderr)
+        stop.wait()
     finally:
         agent.close()
     return 0
@@ -134,6 +135,7 @@ def _run(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     scenario = SCENARIOS[options.scenario]
     clock = SystemClock()
+    stop = _stop_signal()
     node = SimulatedNode(scenario, clock=clock)
     node.start()
     agent = None
@@ -153,7 +155,7 @@ def _demo(options: argparse.Namespace) -> int:
         for engine in node.engine_configurations():
             print(f"  an engine     {engine['url']}")
         print("The first window fills within half a minute. Ctrl-C ends it.", flush=True)
-        _wait_for_signal()
+        stop.wait()
     finally:
         if agent is not None:
             agent.close()
@@ -187,16 +189,14 @@ def _once_simulated(options: argparse.Namespace, configuration: Configuration, s
     clock = ManualClock(unix_seconds=time.time())
     node = SimulatedNode(SCENARIOS[options.simulate], clock=clock)
     node.start()
+    agent = Agent(
+        simulated_configuration(configuration, node), clock=clock, nvml=node.nvml, node="simulated-node"
+    )
     try:
-        agent = Agent(
-            simulated_configuration(configuration, node),
-            clock=clock,
-            nvml=node.nvml,
-            node="simulated-node",
-        )
         watch(agent, clock, configuration, seconds)
         _print(agent, options.format)
     finally:
+        agent.close()
         node.close()
     return 0
 
@@ -237,11 +237,12 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wait_for_signal() -> None:
+def _stop_signal() -> threading.Event:
+    """Set by Ctrl-C and by SIGTERM; asked for before anything runs, so that it is never too early."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+    return stop
 
 
 def _wait_with_progress(seconds: float) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.accounts import EngineAccount, GpuAccount
+from agent.accounts import MEASURED, EngineAccount, GpuAccount
 from agent.assessment import (
     Assessment,
     EngineAssessment,
@@ -413,11 +413,13 @@ class Sampler:
         if now_flops is not None and now_flops.evidence != "modelled":
             flops = now_flops.value * elapsed
         account.credit_flops(elapsed, flops, now_flops.evidence if now_flops is not None else "none")
-        if activity is not None and activity.dram_ratio is not None and assessed.spec is not None:
-            moved = activity.dram_ratio * assessed.spec.dram_bytes_per_second * elapsed
-            account.credit_bytes(elapsed, moved, activity.evidence)
-        else:
-            account.credit_bytes(elapsed, moved, now_bytes.evidence if now_bytes is not None else "none")
+        evidence = now_bytes.evidence if now_bytes is not None else "none"
+        if evidence in MEASURED:
+            if activity is not None and activity.dram_ratio is not None and assessed.spec is not None:
+                moved = activity.dram_ratio * assessed.spec.dram_bytes_per_second * elapsed
+            else:  # the window was measured, this very second was not
+                evidence = "modelled" if assessed.engines else "none"
+        account.credit_bytes(elapsed, moved, evidence)
 
     def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float | None:
         today = dt.datetime.fromtimestamp(unix, tz=dt.UTC).date()

@@ -97,12 +97,9 @@ def batch_limiter(
         return "traffic", "hardly a request waits: the batch is what the traffic gives"
     if used_ratio is not None and used_ratio >= FULL_RATIO:
         return "kv_cache", f"{render_number(waiting)} requests wait and the KV cache is {used_ratio:.0%} full"
-    if max_num_seqs is not None and running >= 0.95 * max_num_seqs:
-        return (
-            "max_num_seqs",
-            f"{render_number(waiting)} requests wait and all {max_num_seqs} sequences are in use",
-        )
-    return (
-        "unknown",
-        f"{render_number(waiting)} requests wait though the KV cache has room; is max_num_seqs reached?",
-    )
+    queue = f"{render_number(waiting)} requests wait"
+    if max_num_seqs is None:
+        return "unknown", f"{queue} though the KV cache has room; is max_num_seqs reached?"
+    if running >= 0.95 * max_num_seqs:
+        return "max_num_seqs", f"{queue} and all {max_num_seqs} sequences are in use"
+    return "traffic", f"{queue}, but only for their prefill"

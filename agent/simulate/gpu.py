@@ -100,10 +100,15 @@ class SimulatedGpu:
             memory_clock_max_hertz=_MEMORY_CLOCK_HERTZ,
             kernel_time_ratio=kernel_time_ratio,
             memory_time_ratio=kernel_time_ratio,  # of time, too: memory is hardly ever untouched by a kernel
-            clock_limit_reasons=("sw_power_cap",) if self.spec.sm_clock_ratio < 1 else (),
+            clock_limit_reasons=self._clock_limit_reasons(),
             activity=activity,
             activity_problem=None if activity else "the first of two samples was only just taken",
         )
+
+    def _clock_limit_reasons(self) -> tuple[str, ...]:
+        if not self.group.engines:
+            return ("idle",)
+        return ("sw_power_cap",) if self.spec.sm_clock_ratio < 1 else ()
 
     def _sample(self) -> None:
         now, ledger = self.group.timeline.accounted_until, self.group.timeline.ledger
@@ -111,7 +116,8 @@ class SimulatedGpu:
         if seconds < _SHORTEST_SAMPLE_SECONDS:
             return
         limit = self.spec.power_limit_watts
-        self._activity = activity_between(self._sampled_ledger, ledger, seconds)
+        was_lost = ledger[Kind.LOST] > self._sampled_ledger[Kind.LOST]
+        self._activity = None if was_lost else activity_between(self._sampled_ledger, ledger, seconds)
         self._power_watts = (joules(ledger, limit) - joules(self._sampled_ledger, limit)) / seconds
         self._sampled_at, self._sampled_ledger = now, ledger
 

@@ -102,6 +102,7 @@ class SimulatedServer:
             "engine": "vllm",
             "gpus": [index for engine in self.spec.engines for index in engine.gpus],
             "model": {"name": engine.model.name, "tensor_parallel": len(engine.gpus)},
+            "max_num_seqs": engine.max_num_seqs,
         }
 
     def answer(self, path: str) -> tuple[str, bytes] | None:

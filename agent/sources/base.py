@@ -172,9 +172,13 @@ class Poller(Generic[T]):
             due = max(due + self._interval_seconds, now)
             self._stop.wait(due - now)
 
-    def close(self) -> None:
-        """Stop polling and let go of the source; a hanging attempt is left behind, not waited for."""
+    def stop(self) -> None:
+        """Begin no further attempt."""
         self._stop.set()
+
+    def close(self, *, patience_seconds: float = 1.0) -> None:
+        """Stop polling and let go of the source; a hanging attempt is left behind, not waited for."""
+        self.stop()
         if self._thread is not None:
-            self._thread.join(timeout=1)
+            self._thread.join(timeout=patience_seconds)
         self.source.close()

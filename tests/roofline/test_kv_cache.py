@@ -67,7 +67,7 @@ def test_headroom_is_a_ratio_and_falls_as_use_rises(less: float, more: float, ca
         pytest.param(0, 40, 0.90, 3, None, "kv_cache", id="requests were preempted"),
         pytest.param(12, 16, 0.30, 0, 16, "max_num_seqs", id="requests wait and the batch is at its limit"),
         pytest.param(12, 16, 0.30, 0, None, "unknown", id="requests wait, there is room, no limit is known"),
-        pytest.param(12, 9, 0.30, 0, 16, "unknown", id="requests wait though nothing is full"),
+        pytest.param(2, 9, 0.30, 0, 16, "traffic", id="requests wait for their prefill, nothing is full"),
         pytest.param(None, 9, 0.30, 0, 16, "unknown", id="the engine does not say"),
     ],
 )
