@@ -10,6 +10,7 @@ import pytest
 
 from agent.cli import _parser, main
 from agent.config import parse_configuration
+from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[1]
 TEXTS = (ROOT / "README.md", ROOT / "docs" / "configuration.md")
@@ -52,8 +53,14 @@ def test_configurations_are_valid(block: str) -> None:
     assert parse_configuration(block, origin="the documentation").engines
 
 
-def test_the_sample_output_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    (sample, *_) = blocks("text")
+PORT = re.compile(r"127\.0\.0\.1:\d+")
+
+
+def test_the_sample_output_is_what_the_command_prints(
+    capsys: pytest.CaptureFixture[str], golden: Golden
+) -> None:
     assert main(["once", "--simulate", "memory-bound-decode"]) == 0
-    ports = re.compile(r"127\.0\.0\.1:\d+")
-    assert ports.sub("", capsys.readouterr().out).split() == ports.sub("", sample).split()
+    printed = PORT.sub("127.0.0.1:8000", capsys.readouterr().out)
+    readme = (ROOT / "README.md").read_text()
+    before, _, rest = readme.partition("```text\n")
+    golden(ROOT / "README.md", f"{before}```text\n{printed}```{rest.partition('```')[2]}")
