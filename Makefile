@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+VLLM_DIR ?= .venv-vllm
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -15,16 +16,17 @@ demo: $(VENV)/.demo  ## The agent on a simulated 8-GPU node, at http://localhost
 	@$(BIN)/roofline-agent demo $(DEMO)
 
 test: $(VENV)/.dev tools lint  ## Everything that must pass
-	@$(BIN)/python -m pytest -q -n 2 -m "not long" $(PYTEST)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not long" $(PYTEST)
 
 test-long: $(VENV)/.dev tools  ## The long suites as well
-	@$(BIN)/python -m pytest -q -n 2 $(PYTEST)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope $(PYTEST)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 
 e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 GB into .venv-vllm)
-	@$(BIN)/python -m pytest -q -p no:xdist tests/e2e/vllm_server.py $(PYTEST)
+	@tests/e2e/install_vllm.sh $(VLLM_DIR)
+	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/vllm_server.py $(PYTEST)
 
 bench: $(VENV)/.dev  ## What the agent costs, measured
 	@$(BIN)/python -m tests.bench $(BENCH)
