@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test is timed: a machine that is busy is not a bug.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 Golden = Callable[[Path, str], None]
 

