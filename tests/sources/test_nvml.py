@@ -15,7 +15,7 @@ from agent.clock import ManualClock, SystemClock
 from agent.errors import SourceAbsentError, SourceError
 from agent.readings import Failed, GpuLost, GpuReading, NodeReading, Read
 from agent.sources.base import Poller
-from agent.sources.nvml import CLOSE_SECONDS, NvmlSource
+from agent.sources.nvml import NvmlSource
 from tests.nvml_standin import StandIn, compile_library
 
 UUIDS = tuple(f"GPU-00000000-0000-0000-0000-{index:012d}" for index in range(2))
