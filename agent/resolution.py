@@ -13,7 +13,9 @@ from agent.errors import UnknownModelError
 from agent.readings import EngineReading
 from agent.roofline.catalogue import find_config
 from agent.roofline.dtypes import find_dtype
-from agent.roofline.models import ServedModel, parse_architecture
+from agent.roofline.families import parse_architecture
+from agent.roofline.models import ServedModel
+from agent.roofline.quantization import BF16, Quantization, parse_quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +24,11 @@ class ModelChoice:
 
     config: Mapping[str, Any] | None = None
     """As of a ``config.json``; `None` leaves it to the served name."""
-    weight_dtype: str = "bf16"
+    weight_dtype: str | None = None
+    """`None` leaves it to the ``quantization_config``."""
     kv_dtype: str | None = None
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,26 +49,30 @@ def resolve_model(choice: ModelChoice, reading: EngineReading) -> Resolution:
         return Resolution(
             problem=f"model {reading.model!r} is not in the catalogue; set model under this engine"
         )
-    kv_name = choice.kv_dtype or _kv_dtype(reading.kv_dtype)
-    weight_dtype, kv_dtype = find_dtype(choice.weight_dtype), find_dtype(kv_name)
-    if weight_dtype is None or kv_dtype is None:
-        return Resolution(problem=f"KV-cache dtype {kv_name!r} is not known; set model.kv_dtype")
     try:
-        architecture = parse_architecture(config)
+        architecture, quantization = parse_architecture(config), parse_quantization(config)
     except UnknownModelError as error:
         return Resolution(problem=f"model {reading.model!r}: {error}")
+    if choice.weight_dtype is not None and (weights := find_dtype(choice.weight_dtype)) is not None:
+        quantization = Quantization(weights=weights, kv_cache=quantization.kv_cache)
+    kv_name = choice.kv_dtype or _kv_dtype(reading.kv_dtype)
+    kv_dtype = quantization.kv_cache if kv_name is None else find_dtype(kv_name)
+    if kv_dtype is None and kv_name is not None:
+        return Resolution(problem=f"KV-cache dtype {kv_name!r} is not known; set model.kv_dtype")
     served = ServedModel(
         name=reading.model,
         architecture=architecture,
-        weight_dtype=weight_dtype,
-        kv_dtype=kv_dtype,
+        weight_dtype=quantization.weights,
+        kv_dtype=kv_dtype or BF16,
+        part_dtypes=quantization.parts,
         tensor_parallel=choice.tensor_parallel,
+        pipeline_parallel=choice.pipeline_parallel,
     )
     return Resolution(served=served, origin=origin)
 
 
-def _kv_dtype(named_by_engine: str | None) -> str:
-    """``auto`` is the model's own dtype, 16 bit for every model here, quantized weights or not."""
+def _kv_dtype(named_by_engine: str | None) -> str | None:
+    """``auto`` is what the checkpoint prescribes, else 16 bit, quantized weights or not."""
     if named_by_engine is None or named_by_engine == "auto":
-        return "bf16"
+        return None
     return "fp8" if named_by_engine.startswith("fp8") else named_by_engine

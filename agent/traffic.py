@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.roofline.workload import TokenWork, causal_pairs
+from agent.roofline.workload import TokenWork
 from agent.window import EngineWindow
 
 
@@ -21,15 +21,15 @@ class Traffic:
     """Mean sequences in a step that decodes."""
     context_tokens: float | None
     """Mean context of a decoded token."""
-    prompt_tokens: float | None
-    """Mean computed tokens of a prompt."""
     decode_step_seconds: float
     """Measured mean time of a step that decodes; 0 when none did."""
-    prefill_only_ratio: float
-    """Share of the prefill work done in steps without any decode."""
-
     steps_counted: bool
     """The engine counts its steps; else they are estimated from the running batch."""
+
+    @property
+    def prompt_tokens(self) -> float | None:
+        """Mean computed tokens of a prompt."""
+        return self.work.prompt_length if self.work.prompts > 0 else None
 
     @classmethod
     def over(cls, window: EngineWindow) -> Traffic | None:
@@ -50,31 +50,23 @@ class Traffic:
         prefill_only_steps = min(prompts, max(steps - decode_tokens, 0.0))
         decode_steps = min(steps - prefill_only_steps, decode_tokens)
         context = _context_tokens(window)
-        prefill_tokens = counts.prefill_tokens or 0.0
-        past_tokens = counts.cached_prompt_tokens or 0.0
-        pairs = 0.0
-        if prompts > 0:
-            pairs = prompts * causal_pairs(
-                new_tokens=prefill_tokens / prompts,
-                past_tokens=past_tokens / prompts,
-                dispersion=window.prompt_dispersion,
-            )
+        carrying = min(prompts, steps)
         return cls(
             work=TokenWork(
                 decode_tokens=decode_tokens,
-                decode_context_tokens=decode_tokens * (context or 0.0),
                 decode_steps=decode_steps,
-                prefill_tokens=prefill_tokens,
-                prefill_pairs=pairs,
-                prefill_past_tokens=past_tokens,
+                decode_context=context or 0.0,
+                prompts=prompts,
+                prefill_tokens=counts.prefill_tokens or 0.0,
+                prompt_past=(counts.cached_prompt_tokens or 0.0) / prompts if prompts > 0 else 0.0,
+                prompt_dispersion=window.prompt_dispersion,
                 prefill_logits=prompts,
                 prefill_only_steps=prefill_only_steps,
+                prefill_only_ratio=prefill_only_steps / carrying if carrying > 0 else 0.0,
             ),
             decode_batch=decode_tokens / decode_steps if decode_steps > 0 else None,
             context_tokens=context,
-            prompt_tokens=prefill_tokens / prompts if prompts > 0 else None,
             decode_step_seconds=_decode_step_seconds(window, decode_steps),
-            prefill_only_ratio=prefill_only_steps / min(prompts, steps) if prompts > 0 and steps > 0 else 0.0,
             steps_counted=counts.steps is not None,
         )
 

@@ -1,71 +1,284 @@
-"""What a model's architecture costs: parameters, bytes and FLOPs, from its Hugging Face ``config.json``.
+"""What a model's architecture costs: parameters, KV cache, FLOPs a token.
 
-Known here: dense transformers with multi-head or grouped-query attention over the full context, gated
-or plain feed-forward layers, tied or untied heads. Everything else raises `UnknownModelError` with the
-reason: a wrong number is worse than none.
+A model is a stack of layers of a few kinds; each kind is a group that knows its own costs. The groups are
+facts about shapes only: how they are read from a ``config.json`` is in `families`, what a window of traffic
+makes of them in `workload`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
 
-from agent.errors import UnknownModelError
 from agent.roofline.dtypes import Dtype
+
+Part = Literal["attention", "recurrent", "dense_ffn", "experts", "shared_experts", "router", "head", "small"]
+PARTS: tuple[Part, ...] = (
+    "attention",
+    "recurrent",
+    "dense_ffn",
+    "experts",
+    "shared_experts",
+    "router",
+    "head",
+    "small",
+)
+"""Kinds of parameters; each may have a dtype of its own. `small` is norms and biases."""
+
+
+# --- mixers: how a layer looks at its context ------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """The shape of one dense transformer."""
+class Attention:
+    """Layers of multi-head, grouped-query or multi-query attention."""
 
     layers: int
-    hidden: int
     heads: int
     kv_heads: int
     head_dim: int
-    ffn: int
-    """Width of the feed-forward layer."""
-    ffn_matrices: int
+    window: int | None = None
+    """Tokens a query sees at most; `None` is all of them."""
+    output_gate: bool = False
+    """The query projection is twice as wide: half of it gates the output."""
+    keys_are_values: bool = False
+    """One projection gives both; both are kept in the cache all the same."""
+
+    def parameters(self, hidden: int) -> int:
+        """Of the projections, all layers."""
+        width = self.heads * self.head_dim
+        query_and_output = hidden * width * (3 if self.output_gate else 2)
+        key_and_value = hidden * self.kv_heads * self.head_dim * (1 if self.keys_are_values else 2)
+        return self.layers * (query_and_output + key_and_value)
+
+    def attended(self, context: float) -> float:
+        """Tokens that a query with this much context sees."""
+        return context if self.window is None else min(context, self.window)
+
+    def kv_elements(self, ranks: int) -> int:
+        """Of one token, over all ranks; heads are copied when ranks outnumber them."""
+        return 2 * self.layers * max(self.kv_heads, ranks) * self.head_dim
+
+    @property
+    def decode_flops_per_pair(self) -> int:
+        """One query over one attended token: score and weighted sum, all layers."""
+        return 4 * self.layers * self.heads * self.head_dim
+
+    @property
+    def prefill_flops_per_pair(self) -> int:
+        """The same in prefill."""
+        return self.decode_flops_per_pair
+
+    @property
+    def reprojection_flops_per_past_token(self) -> int:
+        """What a chunk pays for each token before it, beyond the pairs."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Layers of multi-head latent attention (DeepSeek-V2, arXiv 2405.04434): the cache holds a latent.
+
+    Decode runs absorbed, in the latent's own width; prefill expands it again, also that of earlier chunks.
+    """
+
+    layers: int
+    heads: int
+    query_rank: int | None
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    top_k: int | None = None
+    """Sparse attention: a query sees only so many tokens, which an indexer chooses."""
+    index_heads: int = 0
+    index_dim: int = 0
+
+    def parameters(self, hidden: int) -> int:
+        """Of the projections, and of the indexer, all layers."""
+        query_width = self.heads * (self.nope_dim + self.rope_dim)
+        query = (
+            hidden * query_width
+            if self.query_rank is None
+            else hidden * self.query_rank + self.query_rank * query_width
+        )
+        latent = hidden * (self.kv_rank + self.rope_dim)
+        expanded = self.kv_rank * self.heads * (self.nope_dim + self.value_dim)
+        output = self.heads * self.value_dim * hidden
+        index = 0
+        if self.top_k is not None:
+            source = self.query_rank or hidden
+            index = source * self.index_heads * self.index_dim + hidden * (self.index_dim + self.index_heads)
+        return self.layers * (query + latent + expanded + output + index)
+
+    def attended(self, context: float) -> float:
+        """Tokens that a query with this much context sees."""
+        return context if self.top_k is None else min(context, self.top_k)
+
+    def kv_elements(self, ranks: int) -> int:
+        """The latent is whole on every rank."""
+        return self.layers * (self.kv_rank + self.rope_dim) * ranks
+
+    @property
+    def decode_flops_per_pair(self) -> int:
+        """Absorbed: scores in latent and rotary width, values in latent width."""
+        return 2 * self.layers * self.heads * (2 * self.kv_rank + self.rope_dim)
+
+    @property
+    def prefill_flops_per_pair(self) -> int:
+        """Expanded."""
+        return 2 * self.layers * self.heads * (self.nope_dim + self.rope_dim + self.value_dim)
+
+    @property
+    def reprojection_flops_per_past_token(self) -> int:
+        """Expanding the latent of each earlier token again."""
+        return 2 * self.layers * self.kv_rank * self.heads * (self.nope_dim + self.value_dim)
+
+    @property
+    def index_flops_per_pair(self) -> int:
+        """The indexer looks at the whole context."""
+        return 2 * self.layers * self.index_heads * self.index_dim if self.top_k is not None else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recurrent:
+    """Layers with a state instead of a cache (Mamba-2, gated delta net): nothing grows with the context."""
+
+    layers: int
+    parameters_per_layer: int
+    state_elements_per_layer: int
+    """Of one sequence."""
+    state_element_bytes: int = 4
+
+    @property
+    def state_bytes(self) -> int:
+        """Of one sequence, all layers."""
+        return self.layers * self.state_elements_per_layer * self.state_element_bytes
+
+    @property
+    def flops_per_token(self) -> int:
+        """Decaying the state, adding to it, reading from it: each a multiply and an add an element."""
+        return 6 * self.layers * self.state_elements_per_layer
+
+
+# --- feed-forward ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseFfn:
+    """Layers whose feed-forward every token goes through."""
+
+    layers: int
+    width: int
+    matrices: int = 3
     """3 when gated (SwiGLU, GeGLU), else 2."""
+
+    def parameters(self, hidden: int) -> int:
+        """All layers."""
+        return self.layers * self.matrices * hidden * self.width
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertFfn:
+    """Layers of experts, a few of which each token goes through."""
+
+    layers: int
+    experts: int
+    active: int
+    """Experts a token."""
+    width: int
+    matrices: int = 3
+    shared_width: int = 0
+    """Of the shared experts together, which every token goes through."""
+    shared_gate: bool = False
+
+    def expert_parameters(self, hidden: int) -> int:
+        """Of one expert in one layer."""
+        return self.matrices * hidden * self.width
+
+    def shared_parameters(self, hidden: int) -> int:
+        """Of the shared experts, all layers."""
+        return self.layers * self.matrices * hidden * self.shared_width
+
+    def router_parameters(self, hidden: int) -> int:
+        """All layers."""
+        return self.layers * hidden * (self.experts + (1 if self.shared_gate else 0))
+
+    def distinct(self, tokens: float) -> float:
+        """Experts of one layer that a step of so many tokens is expected to touch.
+
+        With even routing: E·(1 − (1 − k/E)^T). Real routing is skewed, so this is an upper estimate.
+        """
+        if tokens <= 1:
+            return self.active * max(tokens, 0.0)
+        return float(self.experts * (1 - (1 - self.active / self.experts) ** tokens))
+
+
+# --- the whole ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: the sums below are formed once
+class Architecture:
+    """The shape of one model."""
+
+    hidden: int
     vocabulary: int
     tied_head: bool
     """The LM head is the embedding itself: no parameters of its own, but read all the same."""
+    attention: tuple[Attention | LatentAttention, ...] = ()
+    recurrent: tuple[Recurrent, ...] = ()
+    dense_ffn: tuple[DenseFfn, ...] = ()
+    expert_ffn: tuple[ExpertFfn, ...] = ()
     small_parameters: int = 0
-    """Norms and biases, all layers: a few parts in 10⁵, read with every step."""
+    """Norms and biases: a few parts in 10⁵, read with every step."""
 
-    @property
-    def attention_parameters(self) -> int:
-        """Of the projections q, k, v and o, all layers."""
-        query_and_output = 2 * self.hidden * self.heads * self.head_dim
-        key_and_value = 2 * self.hidden * self.kv_heads * self.head_dim
-        return self.layers * (query_and_output + key_and_value)
+    @cached_property
+    def layers(self) -> int:
+        """That have a mixer: what collectives and small kernels are paid for."""
+        return sum(group.layers for group in (*self.attention, *self.recurrent))
 
-    @property
-    def ffn_parameters(self) -> int:
-        """Of the feed-forward layers, all layers."""
-        return self.layers * self.ffn_matrices * self.hidden * self.ffn
-
-    @property
-    def linear_parameters(self) -> int:
-        """What each token is multiplied with, the LM head apart."""
-        return self.attention_parameters + self.ffn_parameters
+    @cached_property
+    def parameters(self) -> dict[Part, int]:
+        """By part; `head` is counted whether it is tied or not, the embedding is not in it."""
+        hidden = self.hidden
+        return {
+            "attention": sum(group.parameters(hidden) for group in self.attention),
+            "recurrent": sum(group.layers * group.parameters_per_layer for group in self.recurrent),
+            "dense_ffn": sum(group.parameters(hidden) for group in self.dense_ffn),
+            "experts": sum(g.layers * g.experts * g.expert_parameters(hidden) for g in self.expert_ffn),
+            "shared_experts": sum(group.shared_parameters(hidden) for group in self.expert_ffn),
+            "router": sum(group.router_parameters(hidden) for group in self.expert_ffn),
+            "head": self.head_parameters,
+            "small": self.small_parameters,
+        }
 
     @property
     def head_parameters(self) -> int:
-        """Of the LM head, whether it is tied or not."""
+        """Of the LM head."""
         return self.vocabulary * self.hidden
+
+    @cached_property
+    def linear_parameters(self) -> int:
+        """What each token is multiplied with, the LM head apart; of the experts only its own."""
+        parts = self.parameters
+        active = sum(g.layers * g.active * g.expert_parameters(self.hidden) for g in self.expert_ffn)
+        dense: tuple[Part, ...] = ("attention", "recurrent", "dense_ffn", "shared_experts", "router")
+        return active + sum(parts[part] for part in dense)
 
     @property
     def total_parameters(self) -> int:
         """As published: the embedding once more where the head is not tied to it."""
-        embeddings = self.head_parameters * (1 if self.tied_head else 2)
-        return self.linear_parameters + embeddings + self.small_parameters
+        return sum(self.parameters.values()) + (0 if self.tied_head else self.head_parameters)
 
     @property
-    def attention_flops_per_pair(self) -> int:
-        """FLOPs of one query token over one attended token: score and weighted sum, all layers."""
-        return 4 * self.layers * self.heads * self.head_dim
+    def active_parameters(self) -> int:
+        """Total less the experts that a token does not go through."""
+        idle = sum(
+            g.layers * (g.experts - g.active) * g.expert_parameters(self.hidden) for g in self.expert_ffn
+        )
+        return self.total_parameters - idle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,106 +288,58 @@ class ServedModel:
     name: str
     architecture: Architecture
     weight_dtype: Dtype
+    """Of the large matrices."""
     kv_dtype: Dtype
+    part_dtypes: Mapping[Part, Dtype] = field(default_factory=dict)
+    """Parts that are kept in another dtype; head, router and small parts stay in 16 bit unless named here."""
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1
 
     @property
-    def step_weight_bytes(self) -> float:
-        """Read once a step by the whole replica: every layer and the LM head; the head stays in 16 bit."""
+    def ranks(self) -> int:
+        """GPUs of the replica."""
+        return self.tensor_parallel * self.pipeline_parallel
+
+    def bytes_per_weight(self, part: Part) -> float:
+        """What one parameter of that part costs to read."""
+        own = self.part_dtypes.get(part)
+        if own is not None:
+            return own.bytes_per_weight
+        return 2.0 if part in ("head", "router", "small") else self.weight_dtype.bytes_per_weight
+
+    def step_weight_bytes(self, tokens: float) -> float:
+        """Read once a step of so many tokens by the whole replica: everything but the experts not touched."""
         architecture = self.architecture
-        sixteen_bit = architecture.head_parameters + architecture.small_parameters
-        return architecture.linear_parameters * self.weight_dtype.bytes_per_weight + sixteen_bit * 2
+        parts = architecture.parameters
+        dense = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS if part != "experts")
+        touched = sum(
+            group.layers * group.distinct(tokens) * group.expert_parameters(architecture.hidden)
+            for group in architecture.expert_ffn
+        )
+        return dense + touched * self.bytes_per_weight("experts")
 
     @property
-    def kv_bytes_per_token(self) -> int:
-        """Key and value of one token over all ranks; with more ranks than heads, heads are copied."""
-        architecture = self.architecture
-        heads = max(architecture.kv_heads, self.tensor_parallel)
-        return int(2 * architecture.layers * heads * architecture.head_dim * self.kv_dtype.bytes_per_weight)
+    def weight_bytes(self) -> float:
+        """In memory, over the whole replica: the embedding too."""
+        parts = self.architecture.parameters
+        embedding = 0 if self.architecture.tied_head else self.architecture.head_parameters * 2
+        return embedding + sum(parts[part] * self.bytes_per_weight(part) for part in PARTS)
 
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Key and value of one token over all ranks, while no window is full."""
+        elements = sum(group.kv_elements(self.tensor_parallel) for group in self.architecture.attention)
+        return elements * self.kv_dtype.bytes_per_weight
 
-# --- from config.json --------------------------------------------------------------------------------
+    def kv_bytes(self, context: float) -> float:
+        """The cache of one sequence of that length over all ranks: windows hold only what they see."""
+        return self.kv_dtype.bytes_per_weight * sum(
+            group.kv_elements(self.tensor_parallel)
+            * (min(context, group.window) if isinstance(group, Attention) and group.window else context)
+            for group in self.architecture.attention
+        )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """What a ``model_type`` implies beyond its numbers (the library's model code, by family)."""
-
-    gated: bool = True
-    tied_by_default: bool = False
-    qkv_bias: bool = False
-    qk_norm: bool = False
-    norms_per_layer: int = 2
-    norm_bias: bool = False
-
-
-FAMILIES: dict[str, Family] = {
-    "llama": Family(),
-    "mistral": Family(),
-    "phi3": Family(),
-    "qwen2": Family(qkv_bias=True),
-    "qwen3": Family(qk_norm=True),
-    "nemotron": Family(gated=False, norm_bias=True),
-    # Attention and feed-forward stand side by side behind one norm.
-    "falcon": Family(gated=False, tied_by_default=True, norms_per_layer=1, norm_bias=True),
-}
-
-
-def parse_architecture(config: Mapping[str, Any]) -> Architecture:
-    """The architecture that a ``config.json`` describes.
-
-    Raises `UnknownModelError` for a family, a window or a part that is not known here, and for missing
-    or impossible numbers.
-    """
-    model_type = config.get("model_type")
-    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        raise UnknownModelError(f"model_type {model_type!r} is not known (known: {known})")
-    if config.get("sliding_window") and config.get("use_sliding_window", True):
-        raise UnknownModelError("sliding-window attention is not known yet")
-
-    hidden = _positive(config, "hidden_size")
-    layers = _positive(config, "num_hidden_layers")
-    heads = _positive(config, "num_attention_heads")
-    kv_heads = _kv_heads(config, heads)
-    head_dim = _positive(config, "head_dim") if config.get("head_dim") else hidden // heads
-    # Falcon has no key for it: its feed-forward is four times as wide.
-    ffn = 4 * hidden if model_type == "falcon" else _positive(config, "intermediate_size")
-    if heads % kv_heads:
-        raise UnknownModelError(f"{heads} heads cannot share {kv_heads} key-value heads evenly")
-
-    norm = hidden * (2 if family.norm_bias else 1)
-    small = norm * (family.norms_per_layer * layers + 1)
-    if config.get("attention_bias", family.qkv_bias):
-        small += layers * (heads + 2 * kv_heads) * head_dim
-    if family.qk_norm:
-        small += layers * 2 * head_dim
-    return Architecture(
-        layers=layers,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn=ffn,
-        ffn_matrices=3 if family.gated else 2,
-        vocabulary=_positive(config, "vocab_size"),
-        tied_head=bool(config.get("tie_word_embeddings", family.tied_by_default)),
-        small_parameters=small,
-    )
-
-
-def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
-    if config.get("model_type") == "falcon" and config.get("multi_query"):
-        return 1
-    for key in ("num_key_value_heads", "num_kv_heads"):
-        if config.get(key) is not None:
-            return _positive(config, key)
-    return heads
-
-
-def _positive(config: Mapping[str, Any], key: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise UnknownModelError(f"{key} must be a whole number above 0, not {value!r}")
-    return value
+    @property
+    def state_bytes(self) -> int:
+        """Of one sequence's recurrent state."""
+        return sum(group.state_bytes for group in self.architecture.recurrent)

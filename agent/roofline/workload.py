@@ -6,9 +6,10 @@ rule that makes decode slow is here: **weights are read once a step**, however m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from agent.roofline.models import Architecture, ServedModel
+from agent.roofline.models import Architecture, Attention, LatentAttention, ServedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,19 +21,42 @@ class TokenWork:
     """
 
     decode_tokens: float = 0.0
-    decode_context_tokens: float = 0.0
-    """Σ over decoded tokens of the context each attended to."""
     decode_steps: float = 0.0
     """Steps in which anything was decoded: each read the weights once."""
+    decode_context: float = 0.0
+    """Mean tokens that a decoded token has before it."""
+    prompts: float = 0.0
+    """Prompts, or chunks of prompts, that were prefilled."""
     prefill_tokens: float = 0.0
-    """Computed; tokens found in the prefix cache are not in it."""
-    prefill_pairs: float = 0.0
-    """Σ over prefilled tokens of the tokens each attended to, itself included (causal)."""
-    prefill_past_tokens: float = 0.0
-    """Σ over prompts (or chunks) of the tokens that were in the cache before."""
+    """Computed, over all prompts; tokens found in the prefix cache are not in it."""
+    prompt_past: float = 0.0
+    """Mean tokens of a prompt that were in the cache before."""
+    prompt_dispersion: float = 1.0
+    """E[n²] ÷ E[n]² of the computed lengths; 1 when all prompts are alike."""
     prefill_logits: float = 0.0
     """Prompts that ended, each giving one token through the LM head."""
     prefill_only_steps: float = 0.0
+    prefill_only_ratio: float = 0.0
+    """Share of the prefill work done in those steps."""
+
+    @property
+    def prompt_length(self) -> float:
+        """Mean computed tokens of a prompt."""
+        return self.prefill_tokens / self.prompts if self.prompts > 0 else 0.0
+
+    @property
+    def carrying_ratio(self) -> float:
+        """Share of the decoding steps that carry prefill along: one for each prompt, at most all."""
+        if self.decode_steps <= 0:
+            return 0.0
+        return min(self.prompts * (1 - self.prefill_only_ratio) / self.decode_steps, 1.0)
+
+    @property
+    def tokens_per_prefill_only_step(self) -> float:
+        """Mean tokens of a step that only prefills."""
+        if self.prefill_only_steps <= 0:
+            return 0.0
+        return self.prefill_tokens * self.prefill_only_ratio / self.prefill_only_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +66,7 @@ class PhaseWork:
     flops: float
     weight_bytes: float
     kv_cache_bytes: float
+    """Cache and recurrent state, read and written."""
     activation_bytes: float
 
     @property
@@ -73,42 +98,98 @@ class Workload:
         return self.prefill.bytes + self.decode.bytes
 
 
-def causal_pairs(*, new_tokens: float, past_tokens: float, dispersion: float = 1.0) -> float:
-    """Token pairs that a causal prefill attends: n·p + n(n+1)/2.
-
-    `dispersion` is E[n²] ÷ E[n]² where `new_tokens` is a mean over prompts of different length.
-    """
-    return new_tokens * past_tokens + (dispersion * new_tokens**2 + new_tokens) / 2
-
-
 def workload(model: ServedModel, work: TokenWork) -> Workload:
-    """FLOPs and DRAM bytes of `work`, over all GPUs of the replica; one of its ranks has 1/tensor_parallel.
+    """FLOPs and DRAM bytes of `work`, over all GPUs of the replica.
 
     Counted: every matrix product at 2 FLOPs a weight, causal attention, the LM head where logits are made,
-    weights once a step, reads and writes of the KV cache, activations of prefill. Not counted, being far
-    below 1 %: norms, rotary embedding, softmax, sampling, the embedding's rows. Activations of decode stay
-    in the L2 cache.
+    weights once a step (of the experts those that the step is expected to touch), reads and writes of the
+    KV cache and of recurrent state, activations of prefill. Not counted, being far below 1 %: norms, rotary
+    embedding, softmax, sampling, the embedding's rows. Activations of decode stay in the L2 cache.
     """
+    return Workload(prefill=_prefill(model, work), decode=_decode(model, work))
+
+
+def _decode(model: ServedModel, work: TokenWork) -> PhaseWork:
     architecture = model.architecture
-    linear = 2 * architecture.linear_parameters
-    head = 2 * architecture.head_parameters
-    pair = architecture.attention_flops_per_pair
-    kv_bytes = model.kv_bytes_per_token
-    weight_bytes = model.step_weight_bytes
-    decode = PhaseWork(
-        flops=work.decode_tokens * (linear + head) + work.decode_context_tokens * pair,
-        weight_bytes=work.decode_steps * weight_bytes,
-        kv_cache_bytes=(work.decode_context_tokens + work.decode_tokens) * kv_bytes,
+    context = work.decode_context
+    per_token = 2.0 * (architecture.linear_parameters + architecture.head_parameters)
+    per_token += sum(group.flops_per_token for group in architecture.recurrent)
+    read_elements = 0.0
+    for group in architecture.attention:
+        seen = group.attended(context)
+        per_token += group.decode_flops_per_pair * seen
+        read_elements += group.kv_elements(model.tensor_parallel) * seen
+        if isinstance(group, LatentAttention):
+            per_token += group.index_flops_per_pair * context
+    kv_bytes = read_elements * model.kv_dtype.bytes_per_weight + model.kv_bytes_per_token
+    return PhaseWork(
+        flops=work.decode_tokens * per_token,
+        weight_bytes=_decode_weight_bytes(model, work),
+        kv_cache_bytes=work.decode_tokens * (kv_bytes + 2 * model.state_bytes),
         activation_bytes=0.0,
     )
-    prefill = PhaseWork(
-        flops=work.prefill_tokens * linear + work.prefill_logits * head + work.prefill_pairs * pair,
-        weight_bytes=work.prefill_only_steps * weight_bytes,
-        kv_cache_bytes=(work.prefill_past_tokens + work.prefill_tokens) * kv_bytes,
+
+
+def _decode_weight_bytes(model: ServedModel, work: TokenWork) -> float:
+    """Weights of the steps that decode.
+
+    Those that carry prefill along touch more experts; counted at the mean, all would touch too many.
+    """
+    if work.decode_steps <= 0:
+        return 0.0
+    batch, carrying = work.decode_tokens / work.decode_steps, work.carrying_ratio
+    alone = (1 - carrying) * model.step_weight_bytes(batch) if carrying < 1 else 0.0
+    if carrying == 0:
+        return work.decode_steps * alone
+    carried = work.prefill_tokens * (1 - work.prefill_only_ratio) / (carrying * work.decode_steps)
+    return work.decode_steps * (alone + carrying * model.step_weight_bytes(batch + carried))
+
+
+def _prefill(model: ServedModel, work: TokenWork) -> PhaseWork:
+    architecture = model.architecture
+    new, past = work.prompt_length, work.prompt_past
+    recurrent = sum(group.flops_per_token for group in architecture.recurrent)
+    flops = work.prefill_tokens * (2 * architecture.linear_parameters + recurrent)
+    flops += 2 * work.prefill_logits * architecture.head_parameters
+    read_elements = 0.0
+    for group in architecture.attention:
+        pairs = causal_pairs(
+            new_tokens=new,
+            past_tokens=past,
+            dispersion=work.prompt_dispersion,
+            window=group.window if isinstance(group, Attention) else group.top_k,
+        )
+        flops += work.prompts * group.prefill_flops_per_pair * pairs
+        flops += work.prompts * group.reprojection_flops_per_past_token * past
+        read_elements += group.kv_elements(model.tensor_parallel) * group.attended(past)
+        if isinstance(group, LatentAttention):
+            every = causal_pairs(new_tokens=new, past_tokens=past, dispersion=work.prompt_dispersion)
+            flops += work.prompts * group.index_flops_per_pair * every
+    read_bytes = read_elements * model.kv_dtype.bytes_per_weight
+    return PhaseWork(
+        flops=flops,
+        weight_bytes=work.prefill_only_steps * model.step_weight_bytes(work.tokens_per_prefill_only_step),
+        kv_cache_bytes=(
+            work.prompts * (read_bytes + 2 * model.state_bytes)
+            + work.prefill_tokens * model.kv_bytes_per_token
+        ),
         activation_bytes=work.prefill_tokens
         * activation_bytes_per_token(architecture, model.tensor_parallel),
     )
-    return Workload(prefill=prefill, decode=decode)
+
+
+def causal_pairs(
+    *, new_tokens: float, past_tokens: float, dispersion: float = 1.0, window: float | None = None
+) -> float:
+    """Token pairs that a causal prefill attends: n·p + n(n+1)/2, each token seeing at most its window.
+
+    `dispersion` is E[n²] ÷ E[n]² where `new_tokens` is a mean over prompts of different length; it is not
+    applied to a window that is already full.
+    """
+    if window is None or past_tokens + new_tokens <= window:
+        return new_tokens * past_tokens + (dispersion * new_tokens**2 + new_tokens) / 2
+    growing = min(max(window - past_tokens, 0.0), new_tokens)
+    return growing * past_tokens + growing * (growing + 1) / 2 + (new_tokens - growing) * window
 
 
 def activation_bytes_per_token(architecture: Architecture, tensor_parallel: int) -> float:
@@ -117,34 +198,49 @@ def activation_bytes_per_token(architecture: Architecture, tensor_parallel: int)
     An estimate of what fused kernels write and read again: the residual stream six times, q, k, v, the
     attention's output, and the feed-forward's inner width three times, a layer.
     """
-    replicated = 6 * architecture.hidden * tensor_parallel
-    heads = (2 * architecture.heads + 2 * architecture.kv_heads) * architecture.head_dim
-    return 2.0 * architecture.layers * (replicated + heads + 3 * architecture.ffn)
+    width = 6.0 * architecture.hidden * tensor_parallel * architecture.layers
+    for group in architecture.attention:
+        if isinstance(group, Attention):
+            width += group.layers * (2 * group.heads + 2 * group.kv_heads) * group.head_dim
+        else:
+            width += group.layers * group.heads * (2 * group.nope_dim + 2 * group.value_dim)
+    for dense in architecture.dense_ffn:
+        width += 3 * dense.layers * dense.width
+    for expert in architecture.expert_ffn:
+        width += 3 * expert.layers * (expert.active * expert.width + expert.shared_width)
+    return 2.0 * width
 
 
-def max_decode_intensity(model: ServedModel, context_tokens: float) -> float:
-    """What no batch can pass at this context, FLOP/byte: in the limit only the KV cache is read."""
-    architecture = model.architecture
-    per_token_flops = (
-        2 * (architecture.linear_parameters + architecture.head_parameters)
-        + architecture.attention_flops_per_pair * context_tokens
-    )
-    return per_token_flops / (model.kv_bytes_per_token * (context_tokens + 1))
+def decode_step(*, batch: float, context_tokens: float) -> TokenWork:
+    """One step that decodes a batch, all at the same context."""
+    return TokenWork(decode_tokens=batch, decode_steps=1, decode_context=context_tokens)
 
 
 def decode_intensity(model: ServedModel, *, batch: float, context_tokens: float) -> float:
     """Arithmetic intensity of one decode step, FLOP/byte."""
-    step = TokenWork(decode_tokens=batch, decode_context_tokens=batch * context_tokens, decode_steps=1)
-    decode = workload(model, step).decode
+    decode = workload(model, decode_step(batch=batch, context_tokens=context_tokens)).decode
     return decode.flops / decode.bytes
 
 
-def ridge_batch(model: ServedModel, *, ridge_flops_per_byte: float, context_tokens: float) -> float | None:
-    """The smallest decode batch whose intensity reaches the ridge; `None` when no batch can at this context.
+def max_decode_intensity(model: ServedModel, context_tokens: float) -> float:
+    """What no batch can pass at this context, FLOP/byte: in the limit only cache and state are read."""
+    decode = workload(model, TokenWork(decode_tokens=1, decode_context=context_tokens)).decode
+    return decode.flops / decode.kv_cache_bytes
 
-    With F FLOPs and K bytes a sequence and W bytes of weights, B·F ÷ (W + B·K) = ridge.
+
+def ridge_batch(model: ServedModel, *, ridge_flops_per_byte: float, context_tokens: float) -> float | None:
+    """The decode batch whose intensity is the ridge's; `None` when no batch reaches it at this context.
+
+    With F FLOPs and K bytes a sequence and W bytes of weights, B·F ÷ (W + B·K) = ridge. The weights grow
+    with the batch where there are experts, so B is found from above, beginning with all of them.
     """
-    if max_decode_intensity(model, context_tokens) <= ridge_flops_per_byte:
+    one = workload(model, TokenWork(decode_tokens=1, decode_context=context_tokens)).decode
+    surplus = one.flops - ridge_flops_per_byte * one.kv_cache_bytes
+    if surplus <= 0:
         return None
-    one = workload(model, TokenWork(decode_tokens=1, decode_context_tokens=context_tokens)).decode
-    return ridge_flops_per_byte * model.step_weight_bytes / (one.flops - ridge_flops_per_byte * one.bytes)
+    batch = math.inf
+    for _ in range(50):
+        before, batch = batch, ridge_flops_per_byte * model.step_weight_bytes(batch) / surplus
+        if before - batch <= 1e-6 * batch:
+            break
+    return batch
