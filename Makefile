@@ -7,7 +7,7 @@ VLLM_DIR ?= .venv-vllm
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm bench generate tools clean
+.PHONY: help demo test test-long lint e2e-vllm accuracy bench generate tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 GB into .venv-vllm)
 	@tests/e2e/install_vllm.sh $(VLLM_DIR)
 	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/vllm_server.py $(PYTEST)
+
+accuracy: $(VENV)/.dev  ## docs/accuracy.md's tables, from the measurements
+	@$(BIN)/python -m tests.accuracy
 
 bench: $(VENV)/.dev  ## What the agent costs, measured
 	@$(BIN)/python -m tests.bench $(BENCH)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
+from agent.roofline.dtypes import find_dtype
 from agent.roofline.models import ServedModel
 from agent.roofline.roof import Roof
 from agent.roofline.workload import PhaseWork, TokenWork, Workload
@@ -42,69 +44,146 @@ class AllReduce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepConstants:
-    """What one GPU part achieves, fitted to measured kernels (aiconfigurator 0.12.0, vLLM tables)."""
+    """What one part achieves with one kind of model on one engine."""
 
-    decode_dram_efficiency: float = 0.80
+    decode_dram_efficiency: float
     """η: DRAM bytes/s of decode kernels ÷ peak."""
-    prefill_compute_efficiency: float = 0.65
+    prefill_compute_efficiency: float
     """η_c: FLOP/s of prefill kernels ÷ dense peak."""
-    kernel_latency_per_layer_seconds: float = 40 * MICRO
-    """κ: norms, element-wise kernels and partial waves of one layer in a decode step."""
+    kernel_latency_per_layer_seconds: float
+    """κ: norms, element-wise kernels and partial waves of one layer in a step."""
     all_reduce: Mapping[int, AllReduce] = field(default_factory=dict)
     """By tensor-parallel degree."""
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Achieved:
+    """What kernels of one kind were measured to achieve: one row of the table of constants."""
+
+    parts: tuple[str, ...] = ()
+    """By catalogue name; none stands for every part without a row of its own."""
+    narrow: bool = False
+    """Matrix products in 8 or 4 bit."""
+    experts: bool = False
+    backend: str = "vllm"
+    """Whose kernels; engines without a row of their own take vLLM's."""
+    dram: float
+    """η."""
+    compute: float
+    """η_c."""
+    layer_microseconds: float
+    """κ."""
+    origin: str
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """What the model must be for this row to speak of it."""
+        return self.narrow, self.experts
+
+
+_A100 = ("A100-SXM4-80GB", "A100-SXM4-40GB")
+_H100 = ("H100-SXM5-80GB",)
+_H200 = ("H200-SXM",)
+_L40S = ("L40S",)
+_B200 = ("B200",)
+_PRO_6000 = ("RTX-PRO-6000-BW-Server",)
+
+FITTED = "fitted to the kernels of measured_steps.csv (aiconfigurator 0.12.0); make accuracy does it again"
+BETWEEN = "set between what kernels say and what whole servers leave room for: docs/accuracy.md"
+_LARGER = "fitted to kernels of aiconfigurator 0.12.0 that are not in measured_steps.csv"
+_AS_SGLANG = "as on SGLang: vLLM's were not measured, and whole servers refute TRT-LLM's (docs/accuracy.md)"
+
+ACHIEVED: tuple[Achieved, ...] = (
+    # Dense, products in 16 bit.
+    Achieved(dram=0.78, compute=0.70, layer_microseconds=30, origin=FITTED),
+    Achieved(parts=_A100, dram=0.71, compute=0.77, layer_microseconds=64, origin=FITTED),
+    Achieved(parts=_H100, dram=0.89, compute=0.67, layer_microseconds=38, origin=FITTED),
+    Achieved(parts=_H200, dram=0.84, compute=0.72, layer_microseconds=38, origin=FITTED),
+    Achieved(parts=_L40S, dram=0.77, compute=0.52, layer_microseconds=0, origin=FITTED),
+    Achieved(parts=_B200, dram=0.89, compute=0.64, layer_microseconds=38, origin=_LARGER),
+    # No η_c of this one is known: as of any other.
+    Achieved(parts=_PRO_6000, dram=0.81, compute=0.70, layer_microseconds=24, origin=_LARGER),
+    # Dense, products in 8 or 4 bit.
+    Achieved(narrow=True, dram=0.73, compute=0.53, layer_microseconds=42, origin=FITTED),
+    Achieved(narrow=True, parts=_H100, dram=0.84, compute=0.49, layer_microseconds=38, origin=BETWEEN),
+    Achieved(narrow=True, parts=_H200, dram=0.78, compute=0.60, layer_microseconds=38, origin=BETWEEN),
+    Achieved(narrow=True, parts=_L40S, dram=0.69, compute=0.38, layer_microseconds=10, origin=FITTED),
+    Achieved(narrow=True, parts=_B200, dram=0.89, compute=0.50, layer_microseconds=38, origin=BETWEEN),
+    Achieved(
+        narrow=True,
+        parts=_H100,
+        backend="trtllm",
+        dram=0.60,
+        compute=0.46,
+        layer_microseconds=33,
+        origin=BETWEEN,
+    ),
+    # Experts, products in 16 bit.
+    Achieved(experts=True, dram=0.89, compute=0.60, layer_microseconds=60, origin=FITTED),
+    # Experts, products in 8 or 4 bit. No prefill of them was measured: η_c is set.
+    Achieved(narrow=True, experts=True, dram=0.79, compute=0.45, layer_microseconds=91, origin=_AS_SGLANG),
+    Achieved(
+        narrow=True,
+        experts=True,
+        backend="sglang",
+        dram=0.79,
+        compute=0.45,
+        layer_microseconds=91,
+        origin=FITTED,
+    ),
+)
+"""The one table of η, η_c and κ."""
 
 
 def _all_reduce(**by_degree: tuple[float, float]) -> dict[int, AllReduce]:
+    """From (latency in µs, rate in GB/s)."""
     return {
         int(degree.removeprefix("tp")): AllReduce(latency_seconds=alpha * MICRO, bytes_per_second=beta * 1e9)
         for degree, (alpha, beta) in by_degree.items()
     }
 
 
-_PCIE = _all_reduce(tp2=(5.4, 19), tp4=(11.4, 3), tp8=(17.7, 1))
-_NVLINK_HOPPER = _all_reduce(tp2=(4.3, 242), tp4=(5.1, 184), tp8=(6.1, 192))
+_PCIE = _all_reduce(tp2=(5.4, 19), tp4=(11.4, 3), tp8=(13.9, 1.22))
 _NVLINK_AMPERE = _all_reduce(tp2=(6.0, 120), tp4=(6.2, 111), tp8=(7.4, 97))
 
-DEFAULT_CONSTANTS = StepConstants(all_reduce=_PCIE)
-
-CONSTANTS: Mapping[str, StepConstants] = {
-    "H100-SXM5-80GB": StepConstants(
-        decode_dram_efficiency=0.877,
-        prefill_compute_efficiency=0.68,
-        kernel_latency_per_layer_seconds=37.5 * MICRO,
-        all_reduce=_NVLINK_HOPPER,
-    ),
-    "H200-SXM": StepConstants(
-        decode_dram_efficiency=0.826,
-        prefill_compute_efficiency=0.71,
-        kernel_latency_per_layer_seconds=36.3 * MICRO,
-        all_reduce=_all_reduce(tp2=(4.4, 259), tp4=(5.1, 193), tp8=(6.0, 204)),
-    ),
-    "A100-SXM4-80GB": StepConstants(
-        decode_dram_efficiency=0.705,
-        prefill_compute_efficiency=0.79,
-        kernel_latency_per_layer_seconds=59.1 * MICRO,
-        all_reduce=_NVLINK_AMPERE,
-    ),
-    "A100-SXM4-40GB": StepConstants(
-        decode_dram_efficiency=0.705,
-        prefill_compute_efficiency=0.79,
-        kernel_latency_per_layer_seconds=59.1 * MICRO,
-        all_reduce=_NVLINK_AMPERE,
-    ),
-    "L40S": StepConstants(
-        decode_dram_efficiency=0.75,
-        prefill_compute_efficiency=0.55,
-        kernel_latency_per_layer_seconds=0.0,
-        all_reduce=_PCIE,
-    ),
+ALL_REDUCE: Mapping[str, Mapping[int, AllReduce]] = {
+    **dict.fromkeys(_A100, _NVLINK_AMPERE),
+    **dict.fromkeys(_H100, _all_reduce(tp2=(4.3, 242), tp4=(5.1, 184), tp8=(6.1, 192))),
+    **dict.fromkeys(_H200, _all_reduce(tp2=(4.4, 259), tp4=(5.1, 193), tp8=(6.0, 204))),
+    **dict.fromkeys(_B200, _all_reduce(tp2=(7.5, 390), tp4=(8.1, 310), tp8=(9.2, 295))),
+    "GB200": _all_reduce(tp2=(5.1, 177), tp4=(5.9, 282)),
+    **dict.fromkeys(_PRO_6000, _all_reduce(tp2=(4.5, 38), tp4=(14.7, 18), tp8=(29, 12))),
 }
-"""By catalogue name. The A100's TP2 row is interpolated; parts without a row take the defaults."""
+"""By part; others take those of L40S over PCIe. Fitted to aiconfigurator's tables of vLLM's all-reduce, 8 kB
+to 128 MB, but for the A100's pair, which is set beside its four, and the eight L40S, which go through the two
+rows of measured_steps.csv."""
 
 
-def constants_for(gpu_name: str) -> StepConstants:
-    """The constants of a part, or the defaults."""
-    return CONSTANTS.get(gpu_name, DEFAULT_CONSTANTS)
+@cache
+def constants_for(
+    gpu_name: str, *, dtype: str = "bf16", moe: bool = False, backend: str = "vllm"
+) -> StepConstants:
+    """The constants of a part for models of this weight dtype, with or without experts, on this engine.
+
+    `backend` is ``vllm``, ``sglang`` or ``trtllm``. What has no row takes the nearest: the engine's on any
+    part, then vLLM's on this part, then vLLM's on any part.
+    """
+    found = find_dtype(dtype)
+    narrow = (found.compute if found is not None else dtype) not in ("bf16", "fp32")
+    rows = [row for row in ACHIEVED if row.kind == (narrow, moe)]
+    for engine in (backend, "vllm"):
+        for parts in (gpu_name, None):
+            for row in rows:
+                if row.backend == engine and (parts in row.parts if parts else not row.parts):
+                    return StepConstants(
+                        decode_dram_efficiency=row.dram,
+                        prefill_compute_efficiency=row.compute,
+                        kernel_latency_per_layer_seconds=row.layer_microseconds * MICRO,
+                        all_reduce=ALL_REDUCE.get(gpu_name, _PCIE),
+                        origin=row.origin,
+                    )
+    raise AssertionError("each kind has a row for any part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +226,7 @@ class Attribution:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PhaseTime:
+class PhaseTime:
     """What one phase must take at the achievable rates, in seconds."""
 
     memory: float
@@ -157,6 +236,7 @@ class _PhaseTime:
 
     @property
     def total(self) -> float:
+        """All of it."""
         return self.memory + self.compute + self.interconnect + self.kernels
 
 
@@ -165,7 +245,6 @@ def attribute(
     model: ServedModel,
     work: Workload,
     tokens: TokenWork,
-    prefill_only_ratio: float,
     decode_step_seconds: float,
     window_seconds: float,
     roof: Roof | None,
@@ -175,21 +254,18 @@ def attribute(
     """Divide the busy time of a window.
 
     `decode_step_seconds` is the measured mean of the steps that decode. Steps that only prefill are in
-    no engine's latency between tokens, so theirs is what the model says: `prefill_only_ratio` of the
-    prefill work was done in them. Busy time is never more than the window. Without a roof the decoding
-    steps stay unexplained; and so does what is left over where the engine is not `alone` on its GPU: it
-    may be the host, or the neighbour's turn.
+    no engine's latency between tokens, so theirs is what the model says. Busy time is never more than the
+    window. Without a roof the decoding steps stay unexplained; and so does what is left over where the
+    engine is not `alone` on its GPU: it may be the host, or the neighbour's turn.
     """
     decode_busy = tokens.decode_steps * decode_step_seconds
     if roof is None:
         return _unexplained(
             min(decode_busy, window_seconds), prefill_ratio=work.prefill.flops / (work.flops or 1.0)
         )
-    decode = _phase_time(model, work.decode, tokens.decode_tokens, tokens.decode_steps, roof, constants)
-    prefill = _phase_time(
-        model, work.prefill, tokens.prefill_tokens, tokens.prefill_only_steps, roof, constants
-    )
-    busy = min(decode_busy + prefill.total * prefill_only_ratio, window_seconds)
+    decode = decode_time(model, work, tokens, roof, constants)
+    prefill = prefill_time(model, work, tokens, roof, constants)
+    busy = min(decode_busy + prefill.total * tokens.prefill_only_ratio, window_seconds)
     if busy <= 0:
         return Attribution()
     modelled = decode.total + prefill.total
@@ -222,12 +298,38 @@ def _unexplained(busy: float, *, prefill_ratio: float, residual_ratio: float | N
     )
 
 
+def decode_time(
+    model: ServedModel, work: Workload, tokens: TokenWork, roof: Roof, constants: StepConstants
+) -> PhaseTime:
+    """What the decoding steps must take; the latencies of a mixed step are theirs."""
+    memory, compute = _roof_seconds(model, work.decode, roof, constants)
+    hidden = (memory, 0.0) if memory >= compute else (0.0, compute)
+    return _phase_time(model, hidden, tokens.decode_tokens, tokens.decode_steps, constants)
+
+
+def prefill_time(
+    model: ServedModel, work: Workload, tokens: TokenWork, roof: Roof, constants: StepConstants
+) -> PhaseTime:
+    """What the prefill must take.
+
+    An expert's few tokens wait for its weights, so in a mixture the two sides add up instead of one hiding
+    the other.
+    """
+    memory, compute = _roof_seconds(model, work.prefill, roof, constants)
+    if not model.architecture.expert_ffn:
+        memory, compute = (memory, 0.0) if memory >= compute else (0.0, compute)
+    return _phase_time(model, (memory, compute), tokens.prefill_tokens, tokens.prefill_only_steps, constants)
+
+
 def _phase_time(
-    model: ServedModel, work: PhaseWork, tokens: float, steps: float, roof: Roof, constants: StepConstants
-) -> _PhaseTime:
-    """What one phase must take; `steps` are those it pays for (a mixed step is paid for by decode)."""
-    memory, compute = _roof_seconds(model, work, roof, constants)
-    return _PhaseTime(
+    model: ServedModel,
+    roof_seconds: tuple[float, float],
+    tokens: float,
+    steps: float,
+    constants: StepConstants,
+) -> PhaseTime:
+    memory, compute = roof_seconds
+    return PhaseTime(
         memory=memory,
         compute=compute,
         interconnect=_all_reduce_seconds(model, tokens, steps, constants),
@@ -238,11 +340,11 @@ def _phase_time(
 def _roof_seconds(
     model: ServedModel, work: PhaseWork, roof: Roof, constants: StepConstants
 ) -> tuple[float, float]:
-    """Seconds on the memory side and on the compute side: the larger hides the other."""
-    ranks = model.tensor_parallel
+    """Seconds on the memory side and on the compute side, at the achievable rates."""
+    ranks = model.tensor_parallel  # the stages of a pipeline run one after another
     memory = work.bytes / ranks / (roof.dram_bytes_per_second * constants.decode_dram_efficiency)
     compute = work.flops / ranks / (roof.flops_per_second * constants.prefill_compute_efficiency)
-    return (memory, 0.0) if memory >= compute else (0.0, compute)
+    return memory, compute
 
 
 def _all_reduce_seconds(model: ServedModel, tokens: float, steps: float, constants: StepConstants) -> float:

@@ -12,7 +12,7 @@ from agent.roofline.gpus import find_gpu
 from agent.roofline.models import ServedModel
 from agent.roofline.roof import Roof
 from agent.roofline.step import COMPONENTS, Attribution, attribute, constants_for
-from agent.roofline.workload import TokenWork, causal_pairs, workload
+from agent.roofline.workload import TokenWork, workload
 from tests.roofline.test_models import FACTS, served
 
 H100 = "H100-SXM5-80GB"
@@ -34,13 +34,11 @@ def attributed(
     part: str = H100,
     window_seconds: float = 30.0,
     roof: Roof | None = None,
-    prefill_only_ratio: float = 0.0,
 ) -> Attribution:
     return attribute(
         model=model,
         work=workload(model, tokens),
         tokens=tokens,
-        prefill_only_ratio=prefill_only_ratio,
         decode_step_seconds=step_seconds,
         window_seconds=window_seconds,
         roof=roof or roof_of(part),
@@ -49,9 +47,7 @@ def attributed(
 
 
 def decoding(batch: float, context: float, steps: float) -> TokenWork:
-    return TokenWork(
-        decode_tokens=batch * steps, decode_context_tokens=batch * steps * context, decode_steps=steps
-    )
+    return TokenWork(decode_tokens=batch * steps, decode_context=context, decode_steps=steps)
 
 
 MEASURED = [
@@ -111,7 +107,6 @@ def test_without_a_roof_nothing_is_explained_and_the_time_is_still_there() -> No
         model=model,
         work=workload(model, tokens),
         tokens=tokens,
-        prefill_only_ratio=0.0,
         decode_step_seconds=0.01,
         window_seconds=30,
         roof=None,
@@ -122,12 +117,13 @@ def test_without_a_roof_nothing_is_explained_and_the_time_is_still_there() -> No
 
 def test_a_prompt_at_a_time_is_prefill_that_computes() -> None:
     tokens = TokenWork(
+        prompts=100,
         prefill_tokens=8192 * 100,
-        prefill_pairs=100 * causal_pairs(new_tokens=8192, past_tokens=0),
         prefill_logits=100,
         prefill_only_steps=100,
+        prefill_only_ratio=1.0,
     )
-    result = attributed(served("llama-3.1-8b"), tokens, step_seconds=0.0, prefill_only_ratio=1.0)
+    result = attributed(served("llama-3.1-8b"), tokens, step_seconds=0.0)
     assert result.shares["compute"] > 0.9
     assert result.prefill_seconds == pytest.approx(result.busy_seconds)
     assert result.busy_seconds / 100 == pytest.approx(0.1997, rel=0.15)  # measured: 199.7 ms
@@ -140,33 +136,32 @@ def test_collectives_are_seen_over_pcie() -> None:
     assert result.interconnect == max(result.components.values())
 
 
-AMOUNT = st.floats(min_value=0, max_value=1e6)
+AMOUNT = st.integers(min_value=0, max_value=10**6)
 
 
 @given(
     tokens=st.builds(
         TokenWork,
         decode_tokens=AMOUNT,
-        decode_context_tokens=AMOUNT,
+        decode_context=AMOUNT,
         decode_steps=AMOUNT,
+        prompts=AMOUNT,
         prefill_tokens=AMOUNT,
-        prefill_pairs=AMOUNT,
-        prefill_past_tokens=AMOUNT,
+        prompt_past=AMOUNT,
         prefill_logits=AMOUNT,
         prefill_only_steps=AMOUNT,
+        prefill_only_ratio=st.floats(min_value=0, max_value=1),
     ),
     step_seconds=st.floats(min_value=0, max_value=1),
-    prefill_only_ratio=st.floats(min_value=0, max_value=1),
     degree=st.sampled_from([1, 2, 8]),
 )
 def test_components_and_phases_sum_to_the_same_busy_time(
-    tokens: TokenWork, step_seconds: float, prefill_only_ratio: float, degree: int
+    tokens: TokenWork, step_seconds: float, degree: int
 ) -> None:
     result = attributed(
         served("llama-3.1-8b", tensor_parallel=degree),
         tokens,
         step_seconds=step_seconds,
-        prefill_only_ratio=prefill_only_ratio,
     )
     assert sum(result.components.values()) == pytest.approx(result.busy_seconds, abs=1e-9)
     assert 0 <= result.busy_seconds <= 30 * (1 + 1e-9)
