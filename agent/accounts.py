@@ -14,7 +14,6 @@ from agent.readings import Activity, Evidence
 from agent.roofline.bottleneck import BOTTLENECKS, Bottleneck
 from agent.roofline.step import COMPONENTS, Attribution, Component
 from agent.roofline.workload import Workload
-from agent.units import SECONDS_PER_HOUR
 
 NANOSECONDS = 1_000_000_000
 
@@ -48,6 +47,8 @@ class GpuTotals:
     flops: Mapping[Evidence, float] = field(default_factory=dict)
     cost_usd: float = 0.0
     idle_cost_usd: float = 0.0
+    unattributed_cost_usd: float = 0.0
+    """What no engine holds; with the engines' cost it is what was paid."""
 
 
 class GpuAccount:
@@ -66,20 +67,21 @@ class GpuAccount:
         self._flops: dict[Evidence, float] = dict.fromkeys(BYTES_AND_FLOPS, 0.0)
         self._cost_usd = 0.0
         self._idle_cost_usd = 0.0
+        self._unattributed_cost_usd = 0.0
 
     def credit_unobserved(self, seconds: float) -> None:
         """A gap: the GPU was there, and nobody looked."""
         self._unobserved += round(seconds * NANOSECONDS)
 
-    def credit(self, seconds: float, *, bottleneck: Bottleneck, usd_per_hour: float | None) -> None:
+    def credit(self, seconds: float, *, bottleneck: Bottleneck) -> None:
         """Time observed, to the class in force."""
-        nanoseconds = round(seconds * NANOSECONDS)
-        self._bottleneck[bottleneck] += nanoseconds
-        if usd_per_hour is not None:
-            cost = usd_per_hour * (nanoseconds / NANOSECONDS) / SECONDS_PER_HOUR
-            self._cost_usd += cost
-            if bottleneck == "idle":
-                self._idle_cost_usd += cost
+        self._bottleneck[bottleneck] += round(seconds * NANOSECONDS)
+
+    def credit_cost(self, usd: float, *, idle: bool, unattributed_usd: float) -> None:
+        """What that time cost, and the part of it that no engine holds."""
+        self._cost_usd += usd
+        self._idle_cost_usd += usd if idle else 0.0
+        self._unattributed_cost_usd += unattributed_usd
 
     def credit_activity(self, seconds: float, activity: Activity | None) -> None:
         """Active seconds, each to its evidence, or the time to `none`."""
@@ -117,12 +119,14 @@ class GpuAccount:
             flops=dict(self._flops),
             cost_usd=self._cost_usd,
             idle_cost_usd=self._idle_cost_usd,
+            unattributed_cost_usd=self._unattributed_cost_usd,
         )
 
 
 # --- engines -------------------------------------------------------------------------------------
 
 PHASES = ("prefill", "decode")
+SHARES = (*PHASES, "idle")
 TRAFFIC = ("weights", "kv_cache", "activations")
 
 
@@ -139,6 +143,10 @@ class WorkTotals:
     phase_seconds: Mapping[str, float] = field(default_factory=dict)
     """prefill, decode, neither; they sum to `observed_seconds`."""
     observed_seconds: float = 0.0
+    cost_usd: Mapping[str, float] = field(default_factory=dict)
+    """prefill, decode, idle: the engine's part of its local GPUs' cost."""
+    energy_joules: Mapping[str, float] = field(default_factory=dict)
+    """Likewise."""
 
 
 class EngineAccount:
@@ -150,6 +158,8 @@ class EngineAccount:
         self._steps: dict[Component, float] = dict.fromkeys(COMPONENTS, 0.0)
         self._phases = dict.fromkeys((*PHASES, "neither"), 0.0)
         self._observed_seconds = 0.0
+        self._cost_usd = dict.fromkeys(SHARES, 0.0)
+        self._energy_joules = dict.fromkeys(SHARES, 0.0)
 
     def credit_work(self, work: Workload) -> None:
         """FLOPs and bytes of one interval."""
@@ -167,7 +177,7 @@ class EngineAccount:
         prefill, decode = attribution.prefill_seconds * part, attribution.decode_seconds * part
         self._phases["prefill"] += prefill
         self._phases["decode"] += decode
-        self._phases["neither"] += seconds - prefill - decode
+        self._phases["neither"] += max(seconds - prefill - decode, 0.0)
         self._observed_seconds += seconds
 
     def totals(self) -> WorkTotals:
@@ -178,4 +188,12 @@ class EngineAccount:
             step_seconds=dict(self._steps),
             phase_seconds=dict(self._phases),
             observed_seconds=self._observed_seconds,
+            cost_usd=dict(self._cost_usd),
+            energy_joules=dict(self._energy_joules),
         )
+
+    def credit_share(self, share: Mapping[str, float], *, usd: float, joules: float) -> None:
+        """Its part of what one GPU cost and drew; `share` is by prefill, decode and idle."""
+        for name, part in share.items():
+            self._cost_usd[name] += part * usd
+            self._energy_joules[name] += part * joules

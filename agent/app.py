@@ -169,6 +169,7 @@ def _choose_model(engine: Engine) -> ModelChoice:
         weight_dtype=model.weight_dtype,
         kv_dtype=model.kv_dtype,
         tensor_parallel=model.tensor_parallel,
+        pipeline_parallel=model.pipeline_parallel,
     )
 
 

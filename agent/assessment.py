@@ -24,7 +24,14 @@ from agent.roofline.gpus import GpuSpec
 from agent.roofline.kv_cache import KvCache, Limiter, batch_limiter, kv_cache
 from agent.roofline.models import ServedModel
 from agent.roofline.roof import Roof
-from agent.roofline.step import COMPONENTS, Attribution, Component, attribute, constants_for
+from agent.roofline.step import (
+    COMPONENTS,
+    Attribution,
+    Component,
+    StepConstants,
+    attribute,
+    constants_for,
+)
 from agent.roofline.workload import Workload, max_decode_intensity, ridge_batch, workload
 from agent.sources.base import SourceState
 from agent.traffic import Traffic
@@ -73,6 +80,8 @@ class EngineAssessment:
     """Of the window."""
     roof: Roof | None = None
     """Of one of its GPUs, at the model's compute dtype, as now clocked."""
+    constants: StepConstants | None = None
+    """What such a model achieves on such a part."""
     attribution: Attribution | None = None
     verdict: Verdict
     kv: KvCache | None = None
@@ -93,6 +102,14 @@ class EngineAssessment:
         if self.attribution is None or self.window is None:
             return 0.0
         return self.attribution.busy_seconds / self.window.seconds
+
+    @property
+    def busy_by_phase(self) -> tuple[float, float]:
+        """Share of the window in prefill and in decode."""
+        if self.attribution is None or self.window is None:
+            return 0.0, 0.0
+        window = self.window.seconds
+        return self.attribution.prefill_seconds / window, self.attribution.decode_seconds / window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +202,17 @@ class EngineFacts:
     max_num_seqs: int | None = None
 
     @property
+    def constants(self) -> StepConstants:
+        """What such a model achieves on such a part."""
+        served = self.served
+        return constants_for(
+            self.spec.name if self.spec is not None else "",
+            dtype=served.weight_dtype.name if served is not None else "bf16",
+            moe=served is not None and bool(served.architecture.expert_ffn),
+            backend=self.reading.engine,
+        )
+
+    @property
     def ridge_flops_per_byte(self) -> float | None:
         """Of the part at its rated clocks: a landmark that does not move with them."""
         peak = self.spec.roof(self.served.weight_dtype.compute) if self.spec and self.served else None
@@ -230,6 +258,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         traffic=traffic,
         work=work,
         roof=facts.roof,
+        constants=facts.constants,
         attribution=attribution,
         verdict=_engine_verdict(facts, traffic, work, attribution),
         kv=cache,
@@ -258,11 +287,10 @@ def _attribution(facts: EngineFacts, traffic: Traffic | None, work: Workload | N
         model=facts.served,
         work=work,
         tokens=traffic.work,
-        prefill_only_ratio=traffic.prefill_only_ratio,
         decode_step_seconds=traffic.decode_step_seconds,
         window_seconds=facts.window.seconds,
         roof=facts.roof,
-        constants=constants_for(facts.spec.name if facts.spec is not None else ""),
+        constants=facts.constants,
         alone=facts.alone_on_gpu,
     )
 
@@ -339,7 +367,7 @@ def _agreement(facts: EngineFacts, work: Workload | None, attribution: Attributi
     if gpu.dram_ratio is None or gpu.dram_ratio < 0.05 or facts.served is None:
         return None
     measured = gpu.dram_ratio * facts.spec.dram_bytes_per_second
-    modelled = work.bytes / facts.served.tensor_parallel / window.seconds
+    modelled = work.bytes / facts.served.ranks / window.seconds
     return modelled / measured if modelled > 0 else None
 
 
@@ -436,7 +464,7 @@ def _modelled_rate(engines: Sequence[EngineAssessment], name: str) -> float | No
     for engine in engines:
         if engine.work is None or engine.window is None or engine.served is None:
             return None
-        total += getattr(engine.work, name) / engine.served.tensor_parallel / engine.window.seconds
+        total += getattr(engine.work, name) / engine.served.ranks / engine.window.seconds
     return total if engines else None
 
 
@@ -494,14 +522,14 @@ def _gpu_verdict(facts: GpuFacts) -> Verdict:
     busiest = max(attributed, key=lambda engine: engine.busy_ratio)
     assert busiest.work is not None
     assert busiest.traffic is not None
-    constants = constants_for(facts.spec.name if facts.spec is not None else "")
+    assert busiest.constants is not None
     return from_shares(
         shares,
         busy_ratio=busy,
         detail=describe_step(busiest.work, busiest.traffic, busiest.ridge_flops_per_byte),
         counters=counters,
-        dram_efficiency=constants.decode_dram_efficiency,
-        compute_efficiency=constants.prefill_compute_efficiency,
+        dram_efficiency=busiest.constants.decode_dram_efficiency,
+        compute_efficiency=busiest.constants.prefill_compute_efficiency,
     )
 
 

@@ -30,8 +30,9 @@ from agent.engines.registry import ENGINES
 from agent.errors import ConfigurationError, UnknownModelError
 from agent.roofline.catalogue import find_config
 from agent.roofline.dtypes import DTYPES, find_dtype
+from agent.roofline.families import parse_architecture
 from agent.roofline.gpus import find_gpu
-from agent.roofline.models import parse_architecture
+from agent.roofline.quantization import parse_quantization
 
 MAX_CONFIG_JSON_BYTES = 1 << 20
 
@@ -89,9 +90,10 @@ class Model(Section):
 
     name: str | None = None
     config_json: Path | None = None
-    weight_dtype: DtypeName = "bf16"
+    weight_dtype: DtypeName | None = None
     kv_dtype: DtypeName | None = None
     tensor_parallel: int = Field(default=1, ge=1, le=1024)
+    pipeline_parallel: int = Field(default=1, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _known(self) -> Model:
@@ -101,7 +103,9 @@ class Model(Section):
             raise ValueError(f"{self.name!r} is not in the catalogue of models; give config_json instead")
         if self.config_json is not None:
             try:
-                parse_architecture(load_config_json(self.config_json))
+                config = load_config_json(self.config_json)
+                parse_architecture(config)
+                parse_quantization(config)
             except (OSError, ValueError, UnknownModelError) as error:
                 raise ValueError(f"{self.config_json}: {error}") from None
         return self

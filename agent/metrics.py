@@ -514,6 +514,14 @@ GPU_METRICS: tuple[Metric, ...] = (
         origin="configuration",
         read=_time(lambda t: t.idle_cost_usd if t.cost_usd > 0 else None),
     ),
+    Metric(
+        name="gpu_unattributed_cost_usd_total",
+        kind="counter",
+        help="The part of it that no engine holds; with engine_cost_usd_total it is what was paid.",
+        labels=GPU,
+        origin="configuration",
+        read=_time(lambda t: t.unattributed_cost_usd if t.cost_usd > 0 else None),
+    ),
 )
 
 ENGINE_METRICS: tuple[Metric, ...] = (
@@ -764,6 +772,23 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         labels=ENGINE,
         origin="engine counters x architecture, GPM",
         read=_each_engine(lambda e: e.agreement_ratio),
+    ),
+    Metric(
+        name="engine_cost_usd_total",
+        kind="counter",
+        help="The engine's part of what its GPUs on this node cost, by phase; idle: while it held them and "
+        "did nothing.",
+        labels=(*ENGINE, "phase"),
+        origin="configuration, step attribution",
+        read=_work(lambda w: _by_name(w.cost_usd) if any(w.cost_usd.values()) else ()),
+    ),
+    Metric(
+        name="engine_energy_joules_total",
+        kind="counter",
+        help="The engine's part of what its GPUs on this node drew, by phase.",
+        labels=(*ENGINE, "phase"),
+        origin="NVML, step attribution",
+        read=_work(lambda w: _by_name(w.energy_joules) if any(w.energy_joules.values()) else ()),
     ),
     Metric(
         name="engine_time_to_first_token_seconds",

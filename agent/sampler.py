@@ -33,9 +33,11 @@ from agent.resolution import ModelChoice, Resolution, resolve_model
 from agent.roofline.bottleneck import Settled, Verdict, settle
 from agent.roofline.gpus import GpuSpec, describe_gpu
 from agent.roofline.roof import Roof
+from agent.roofline.sharing import gpu_shares
 from agent.roofline.workload import workload
 from agent.sources.base import STALE_INTERVALS, Poller, SourceState
 from agent.traffic import Traffic
+from agent.units import SECONDS_PER_HOUR
 from agent.window import EngineHistory, GpuHistory, GpuWindow
 
 log = logging.getLogger(__name__)
@@ -213,7 +215,12 @@ class Sampler:
                 replace(gpu, totals=self._gpus[gpu.uuid].account.totals()) if gpu.uuid in self._gpus else gpu
                 for gpu in gpus
             ),
-            engines=engines,
+            engines=tuple(
+                replace(engine, work_totals=self._engines[engine.key].account.totals())
+                if engine.served is not None
+                else engine
+                for engine in engines
+            ),
             sources=tuple(sources),
         )
         return self.latest
@@ -276,11 +283,7 @@ class Sampler:
             now_seconds=now,
             patience_seconds=self._settings.patience_seconds,
         )
-        return replace(
-            assessed,
-            verdict=track.settled.verdict,
-            work_totals=track.account.totals() if resolution.served is not None else None,
-        )
+        return replace(assessed, verdict=track.settled.verdict)
 
     def _ground(
         self, local: tuple[str, ...], alive: dict[str, GpuReading], resolution: Resolution
@@ -310,8 +313,8 @@ class Sampler:
                 interval.seconds, assessed.attribution, window_seconds=assessed.window.seconds
             )
         for uuid in assessed.gpu_uuids:
-            self._gpus[uuid].pending_flops += work.flops / assessed.served.tensor_parallel
-            self._gpus[uuid].pending_bytes += work.bytes / assessed.served.tensor_parallel
+            self._gpus[uuid].pending_flops += work.flops / assessed.served.ranks
+            self._gpus[uuid].pending_bytes += work.bytes / assessed.served.ranks
 
     def _silent(self, server: MonitoredServer, message: str) -> list[EngineAssessment]:
         """A server that does not answer: known by its last name, and nothing is said of it but that."""
@@ -367,6 +370,7 @@ class Sampler:
             nvml_name=reading.name,
             memory_clock_max_hertz=reading.memory_clock_max_hertz,
             memory_bus_bits=reading.memory_bus_bits,
+            memory_total_bytes=reading.memory_total_bytes,
         )
 
     def _assess_gpu(
@@ -389,12 +393,11 @@ class Sampler:
             patience_seconds=self._settings.patience_seconds,
         )
         verdict = track.settled.verdict
-        self._credit(track, assessed, verdict, elapsed, unix)
+        self._credit(track, assessed, verdict, elapsed)
+        self._charge(track, assessed, residents, elapsed, unix)
         return replace(assessed, verdict=verdict, history=track.remember(unix - elapsed, unix, verdict))
 
-    def _credit(
-        self, track: _GpuTrack, assessed: GpuAssessment, verdict: Verdict, elapsed: float, unix: float
-    ) -> None:
+    def _credit(self, track: _GpuTrack, assessed: GpuAssessment, verdict: Verdict, elapsed: float) -> None:
         """Book the time since the last tick, or mark it as a gap when it was too long to speak for."""
         flops, moved = track.pending_flops, track.pending_bytes
         track.pending_flops = track.pending_bytes = 0.0
@@ -402,11 +405,7 @@ class Sampler:
         if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
             account.credit_unobserved(elapsed)
             return
-        account.credit(
-            elapsed,
-            bottleneck=verdict.bottleneck,
-            usd_per_hour=self._usd_per_hour(assessed, unix),
-        )
+        account.credit(elapsed, bottleneck=verdict.bottleneck)
         activity = assessed.reading.activity if assessed.reading is not None else None
         account.credit_activity(elapsed, activity)
         now_flops, now_bytes = assessed.flops_per_second, assessed.dram_bytes_per_second
@@ -420,6 +419,30 @@ class Sampler:
             else:  # the window was measured, this very second was not
                 evidence = "modelled" if assessed.engines else "none"
         account.credit_bytes(elapsed, moved, evidence)
+
+    def _charge(
+        self,
+        track: _GpuTrack,
+        assessed: GpuAssessment,
+        residents: Sequence[EngineAssessment],
+        elapsed: float,
+        unix: float,
+    ) -> None:
+        """Hand what the GPU cost and drew to the engines on it, by what they did there."""
+        if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
+            return
+        usd = (self._usd_per_hour(assessed, unix) or 0.0) * elapsed / SECONDS_PER_HOUR
+        watts = assessed.reading.power_watts if assessed.reading is not None else None
+        payers = [
+            engine for engine in residents if engine.attribution is not None and engine.window is not None
+        ]
+        shares = gpu_shares([engine.busy_by_phase for engine in payers])
+        for engine, share in zip(payers, shares, strict=True):
+            self._engines[engine.key].account.credit_share(share, usd=usd, joules=(watts or 0.0) * elapsed)
+        verdict = track.settled.verdict if track.settled is not None else assessed.verdict
+        track.account.credit_cost(
+            usd, idle=verdict.bottleneck == "idle", unattributed_usd=0.0 if payers else usd
+        )
 
     def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float | None:
         today = dt.datetime.fromtimestamp(unix, tz=dt.UTC).date()

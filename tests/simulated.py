@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from agent.app import Agent
 from agent.assessment import Assessment
-from agent.cli import simulated_configuration, watch
 from agent.clock import ManualClock
 from agent.config import Configuration
+from agent.daemon import simulated_configuration, watch
 from agent.exposition.collector import OPENMETRICS_TYPE
 from agent.simulate.engine import WorkDone
 from agent.simulate.node import SimulatedNode

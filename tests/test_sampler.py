@@ -258,6 +258,22 @@ def test_money_follows_the_time_observed() -> None:
     assert totals.idle_cost_usd == 0
 
 
+def test_money_is_conserved_between_engines_and_nobody() -> None:
+    price = PricePeriod(gpu="NVIDIA H100 80GB HBM3", usd_per_hour=3.6, since=dt.date(2020, 1, 1))
+    bench = Bench(prices=(price,))
+    bench.nvml.answer = NodeReading(gpus=(replace(H100, power_watts=500.0),))
+    assessment = serving(bench, 300)
+    gpu, engine = assessment.gpus[0].totals, assessment.engines[0].work_totals
+    assert engine is not None
+    assert gpu.cost_usd > 0.25
+    assert sum(engine.cost_usd.values()) + gpu.unattributed_cost_usd == pytest.approx(gpu.cost_usd)
+    assert gpu.unattributed_cost_usd > 0, "before the first window nobody can say whose it was"
+    assert engine.cost_usd["decode"] > 0.8 * gpu.cost_usd
+    assert sum(engine.energy_joules.values()) == pytest.approx(
+        500 * 3600 / 3.6 * sum(engine.cost_usd.values())
+    )
+
+
 def test_data_parallel_ranks_take_their_gpus_in_order() -> None:
     bench = Bench(gpus=(0, 1))
     bench.nvml.answer = NodeReading(gpus=(H100, replace(H100, index=1, uuid="GPU-1")))

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.simulate",),
     ("agent.config",),
     ("agent.app",),
+    ("agent.daemon", "agent.advise"),
     ("agent.cli", "agent.__main__"),
 )
 

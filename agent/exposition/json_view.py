@@ -93,7 +93,9 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
         "served": None
         if engine.served is None
         else {
-            **_fields(engine.served, "name tensor_parallel step_weight_bytes kv_bytes_per_token"),
+            **_fields(
+                engine.served, "name tensor_parallel pipeline_parallel weight_bytes kv_bytes_per_token"
+            ),
             "weight_dtype": engine.served.weight_dtype.name,
             "kv_dtype": engine.served.kv_dtype.name,
             "compute_dtype": engine.served.weight_dtype.compute,
@@ -108,9 +110,7 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
             engine.window,
             "seconds increments running_mean running_ratio waiting_mean held_tokens_mean seconds_since_step",
         ),
-        "traffic": _fields(
-            engine.traffic, "decode_batch context_tokens prompt_tokens decode_step_seconds prefill_only_ratio"
-        ),
+        "traffic": _fields(engine.traffic, "decode_batch context_tokens prompt_tokens decode_step_seconds"),
         "phases": None
         if work is None
         else {
