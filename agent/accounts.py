@@ -169,15 +169,13 @@ class EngineAccount:
             self._bytes[(phase, "kv_cache")] += part.kv_cache_bytes
             self._bytes[(phase, "activations")] += part.activation_bytes
 
-    def credit_time(self, seconds: float, attribution: Attribution, *, window_seconds: float) -> None:
-        """Time of one interval, divided as the window that ends with it was."""
-        part = seconds / window_seconds
+    def credit_time(self, seconds: float, attribution: Attribution) -> None:
+        """Time of one interval, as it was divided."""
         for component, spent in attribution.components.items():
-            self._steps[component] += spent * part
-        prefill, decode = attribution.prefill_seconds * part, attribution.decode_seconds * part
-        self._phases["prefill"] += prefill
-        self._phases["decode"] += decode
-        self._phases["neither"] += max(seconds - prefill - decode, 0.0)
+            self._steps[component] += spent
+        self._phases["prefill"] += attribution.prefill_seconds
+        self._phases["decode"] += attribution.decode_seconds
+        self._phases["neither"] += max(seconds - attribution.busy_seconds, 0.0)
         self._observed_seconds += seconds
 
     def totals(self) -> WorkTotals:

@@ -224,7 +224,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
     reading, window, served = facts.reading, facts.window, facts.served
     traffic = Traffic.over(window) if window is not None else None
     work = workload(served, traffic.work) if served is not None and traffic is not None else None
-    attribution = _attribution(facts, traffic, work)
+    attribution = attribute_window(facts, traffic, work)
     context = traffic.context_tokens if traffic is not None else None
     ridge = facts.ridge_flops_per_byte
     cache = None
@@ -279,8 +279,10 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
     )
 
 
-def _attribution(facts: EngineFacts, traffic: Traffic | None, work: Workload | None) -> Attribution | None:
-    """Where the window's busy time went; `None` without a model, all unexplained without a roof."""
+def attribute_window(
+    facts: EngineFacts, traffic: Traffic | None, work: Workload | None
+) -> Attribution | None:
+    """Where the busy time of `facts.window` went; `None` without a model, all unexplained without a roof."""
     if traffic is None or work is None or facts.served is None or facts.window is None:
         return None
     return attribute(

@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
     stop = _stop_signal()
     try:
         agent.start()
-        print(f"roofline-agent {__version__} answers on port {agent.port}", file=sys.stderr)
+        # In one write: other threads log to the same stream.
+        sys.stderr.write(f"roofline-agent {__version__} answers on port {agent.port}\n")
         stop.wait()
     finally:
         agent.close()

@@ -12,7 +12,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from agent.accounts import MEASURED, EngineAccount, GpuAccount
 from agent.assessment import (
@@ -25,6 +24,7 @@ from agent.assessment import (
     Span,
     assess_engine,
     assess_gpu,
+    attribute_window,
     clock_ratios,
 )
 from agent.clock import Clock
@@ -182,14 +182,16 @@ class Sampler:
         elapsed = now - self._ticked_at_seconds if self._ticked_at_seconds is not None else 0.0
         self._ticked_at_seconds = now
 
-        node = self._nvml.state().fresh(now) if self._nvml is not None else None
+        nvml = self._nvml.state() if self._nvml is not None else None
+        states = [server.poller.state() for server in self._servers]
+        node = nvml.fresh(now) if nvml is not None else None
         readings = node.reading.gpus if node is not None else ()
         alive = {gpu.uuid: gpu for gpu in readings if isinstance(gpu, GpuReading)}
         for uuid, reading in alive.items():
             assert node is not None
             self._gpu(uuid, reading).history.add(node.at_seconds, reading)
 
-        engines = self._assess_engines(now, alive)
+        engines = self._assess_engines(states, now, alive)
         gpus = tuple(
             self._assess_gpu(gpu, engines, elapsed, now, unix)
             if isinstance(gpu, GpuReading)
@@ -201,9 +203,6 @@ class Sampler:
                 track.account.credit_unobserved(elapsed)
                 track.history.forget()
                 track.settled = None
-        sources: list[SourceState[Any]] = [server.poller.state() for server in self._servers]
-        if self._nvml is not None:
-            sources.insert(0, self._nvml.state())
         self.latest = Assessment(
             at_seconds=now,
             at_unix_seconds=unix,
@@ -221,17 +220,18 @@ class Sampler:
                 else engine
                 for engine in engines
             ),
-            sources=tuple(sources),
+            sources=(*([nvml] if nvml is not None else []), *states),
         )
         return self.latest
 
     # --- engines -----------------------------------------------------------------------------------
 
-    def _assess_engines(self, now: float, alive: dict[str, GpuReading]) -> tuple[EngineAssessment, ...]:
+    def _assess_engines(
+        self, states: Sequence[SourceState[ServerReading]], now: float, alive: dict[str, GpuReading]
+    ) -> tuple[EngineAssessment, ...]:
         silent: list[EngineAssessment] = []
         speaking: list[_Speaking] = []
-        for server in self._servers:
-            state = server.poller.state()
+        for server, state in zip(self._servers, states, strict=True):
             page = state.fresh(now)
             if page is None:
                 message = state.outcome.message if isinstance(state.outcome, Failed) else "not read yet"
@@ -276,7 +276,7 @@ class Sampler:
         )
         assessed = assess_engine(facts)
         if is_new_page:
-            self._credit_interval(track, assessed)
+            self._credit_interval(track, facts)
         track.settled = settle(
             track.settled,
             assessed.verdict,
@@ -300,21 +300,23 @@ class Sampler:
                 roof = peak.scaled(compute=compute, memory=memory)
         return track.spec, roof, track.history.window()
 
-    def _credit_interval(self, track: _EngineTrack, assessed: EngineAssessment) -> None:
-        """Book what happened since the last page, on the engine and on its GPUs."""
+    def _credit_interval(self, track: _EngineTrack, facts: EngineFacts) -> None:
+        """Book what happened since the last page, on the engine and on its GPUs.
+
+        Work is booked over a gap and a restart as well, as tokens are; time only where it was watched.
+        """
         interval = track.history.last_interval()
         traffic = Traffic.over(interval) if interval is not None else None
-        if interval is None or traffic is None or assessed.served is None:
+        if interval is None or traffic is None or facts.served is None:
             return
-        work = workload(assessed.served, traffic.work)
+        work = workload(facts.served, traffic.work)
         track.account.credit_work(work)
-        if assessed.attribution is not None and assessed.window is not None:
-            track.account.credit_time(
-                interval.seconds, assessed.attribution, window_seconds=assessed.window.seconds
-            )
-        for uuid in assessed.gpu_uuids:
-            self._gpus[uuid].pending_flops += work.flops / assessed.served.ranks
-            self._gpus[uuid].pending_bytes += work.bytes / assessed.served.ranks
+        attribution = attribute_window(replace(facts, window=interval), traffic, work)
+        if attribution is not None and track.history.is_continuous:
+            track.account.credit_time(interval.seconds, attribution)
+        for uuid in facts.gpu_uuids:
+            self._gpus[uuid].pending_flops += work.flops / facts.served.ranks
+            self._gpus[uuid].pending_bytes += work.bytes / facts.served.ranks
 
     def _silent(self, server: MonitoredServer, message: str) -> list[EngineAssessment]:
         """A server that does not answer: known by its last name, and nothing is said of it but that."""

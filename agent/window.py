@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Evidence, GpuReading, Histogram
@@ -71,6 +71,7 @@ class EngineHistory:
         self._keep_seconds = keep_seconds
         self._gap_seconds = gap_seconds
         self._pages: deque[_Page] = deque()
+        self._before_last: _Page | None = None
         self._last: _Page | None = None
         self._stepped_at_seconds = 0.0
         self._window: EngineWindow | None = None
@@ -100,11 +101,11 @@ class EngineHistory:
                 self._pages.clear()
             if restarted or _progress(reading) != _progress(last.reading):
                 self._stepped_at_seconds = at_seconds
-        self._last = page
+        self._before_last, self._last = last, page
         self._pages.append(page)
         while len(self._pages) > 2 and self._pages[1].at_seconds <= at_seconds - self._keep_seconds:
             self._pages.popleft()
-        self._window = self._between(0)
+        self._window = _between(tuple(self._pages), self._stepped_at_seconds)
         return True
 
     def window(self) -> EngineWindow | None:
@@ -112,40 +113,48 @@ class EngineHistory:
         return self._window
 
     def last_interval(self) -> EngineWindow | None:
-        """Between the last two pages."""
-        return self._between(len(self._pages) - 2)
-
-    def _between(self, first: int) -> EngineWindow | None:
-        if len(self._pages) < 2:
+        """Between the last two pages, a gap or a restart between them or not; so nothing is left out."""
+        if self._before_last is None or self._last is None:
             return None
-        base, *rest = list(self._pages)[first:]
-        last = rest[-1]
-        increments = {
-            name: total - base.totals.counters[name]
-            for name, total in last.totals.counters.items()
-            if name in base.totals.counters
-        }
-        readings = [page.reading for page in rest]
-        running = [r.requests_running for r in readings if r.requests_running is not None]
-        waiting = [r.requests_waiting for r in readings if r.requests_waiting is not None]
-        return EngineWindow(
-            seconds=last.at_seconds - base.at_seconds,
-            increments=EngineCounters(**increments),
-            running_mean=_mean(running),
-            running_ratio=_mean([float(value > 0) for value in running]),
-            waiting_mean=_mean(waiting),
-            held_tokens_mean=_held_tokens(readings),
-            kv_points=tuple(
-                (page.at_seconds, page.reading.kv_used_ratio)
-                for page in rest
-                if page.reading.kv_used_ratio is not None
-            ),
-            prompt_dispersion=_dispersion(
-                base.totals.histograms.get("computed_prompt_lengths"),
-                last.totals.histograms.get("computed_prompt_lengths"),
-            ),
-            seconds_since_step=last.at_seconds - self._stepped_at_seconds,
-        )
+        return _between((self._before_last, self._last), self._stepped_at_seconds)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the last page follows the one before without a gap or a restart."""
+        return len(self._pages) > 1
+
+
+def _between(pages: Sequence[_Page], stepped_at_seconds: float) -> EngineWindow | None:
+    if len(pages) < 2:
+        return None
+    base, *rest = pages
+    last = rest[-1]
+    increments = {
+        name: total - base.totals.counters[name]
+        for name, total in last.totals.counters.items()
+        if name in base.totals.counters
+    }
+    readings = [page.reading for page in rest]
+    running = [r.requests_running for r in readings if r.requests_running is not None]
+    waiting = [r.requests_waiting for r in readings if r.requests_waiting is not None]
+    return EngineWindow(
+        seconds=last.at_seconds - base.at_seconds,
+        increments=EngineCounters(**increments),
+        running_mean=_mean(running),
+        running_ratio=_mean([float(value > 0) for value in running]),
+        waiting_mean=_mean(waiting),
+        held_tokens_mean=_held_tokens([page.reading for page in pages]),
+        kv_points=tuple(
+            (page.at_seconds, page.reading.kv_used_ratio)
+            for page in rest
+            if page.reading.kv_used_ratio is not None
+        ),
+        prompt_dispersion=_dispersion(
+            base.totals.histograms.get("computed_prompt_lengths"),
+            last.totals.histograms.get("computed_prompt_lengths"),
+        ),
+        seconds_since_step=last.at_seconds - stepped_at_seconds,
+    )
 
 
 def _mean(values: list[float]) -> float | None:

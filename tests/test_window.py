@@ -62,6 +62,10 @@ def test_a_gap_is_closed_by_the_next_page_of_the_same_process() -> None:
     made = history((0, page(100)), (5, page(200)), (300, page(900)))
     assert made.totals.counters["generation_tokens"] == 800
     assert made.window() is None, "the window begins anew after a gap"
+    interval = made.last_interval()
+    assert interval is not None
+    assert interval.increments.generation_tokens == 700, "what was done in the gap was done"
+    assert not made.is_continuous
 
 
 def test_the_window_slides() -> None:
