@@ -184,6 +184,7 @@ def _settings(configuration: Configuration, node: str) -> Settings:
             for price in configuration.prices
         ),
         specs=tuple(_override(roof) for roof in configuration.roofs),
+        objectives=configuration.slo.targets,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.accounts import GpuTotals, WorkTotals
+from agent.objectives import ObjectiveCount, count_objectives
 from agent.readings import EngineReading, Evidence, GpuReading
 from agent.roofline.bottleneck import (
     UNEXPLAINED_RATIO,
@@ -93,6 +94,7 @@ class EngineAssessment:
     max_intensity_flops_per_byte: float | None = None
     agreement_ratio: float | None = None
     """Modelled ÷ measured DRAM bytes."""
+    objectives: tuple[ObjectiveCount, ...] = ()
     totals: EngineTotals = field(default_factory=EngineTotals)
     work_totals: WorkTotals | None = None
 
@@ -200,6 +202,7 @@ class EngineFacts:
     """Of its first GPU."""
     alone_on_gpu: bool = True
     max_num_seqs: int | None = None
+    objectives: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def constants(self) -> StepConstants:
@@ -275,6 +278,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
             max_decode_intensity(served, context) if served is not None and context is not None else None
         ),
         agreement_ratio=_agreement(facts, work, attribution),
+        objectives=count_objectives(facts.totals, facts.objectives),
         totals=facts.totals,
     )
 

@@ -162,6 +162,19 @@ class RoofOverride(Section):
         return self
 
 
+class Slo(Section):
+    """What requests are promised; a target left out is not counted."""
+
+    ttft_seconds: float | None = Field(default=None, gt=0)
+    inter_token_seconds: float | None = Field(default=None, gt=0)
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """By the name of the objective."""
+        given = {"ttft": self.ttft_seconds, "inter_token": self.inter_token_seconds}
+        return {name: target for name, target in given.items() if target is not None}
+
+
 class Configuration(Section):
     """All of it."""
 
@@ -173,6 +186,7 @@ class Configuration(Section):
     engines: tuple[Engine, ...] = ()
     prices: tuple[Price, ...] = ()
     roofs: tuple[RoofOverride, ...] = ()
+    slo: Slo = Slo()
 
     @field_validator("window_seconds")
     @classmethod
@@ -255,7 +269,7 @@ def _suggest(location: tuple[int | str, ...]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-_SECTIONS: tuple[type[Section], ...] = (Configuration, Web, Nvml, Engine, Model, Price, RoofOverride)
+_SECTIONS: tuple[type[Section], ...] = (Configuration, Web, Nvml, Engine, Model, Price, RoofOverride, Slo)
 
 
 def redacted(configuration: Configuration) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.accounts import MEASURED, EngineAccount, GpuAccount
@@ -66,6 +66,8 @@ class Settings:
     prices: tuple[PricePeriod, ...] = ()
     specs: tuple[GpuSpec, ...] = ()
     """Parts as the configuration describes them; they come before the catalogue."""
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    """Targets in seconds, by the name of the objective."""
 
     @property
     def patience_seconds(self) -> float:
@@ -273,6 +275,7 @@ class Sampler:
             gpu_window=gpu_window,
             alone_on_gpu=alone,
             max_num_seqs=server.max_num_seqs,
+            objectives=self._settings.objectives,
         )
         assessed = assess_engine(facts)
         if is_new_page:

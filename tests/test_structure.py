@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.sources", "agent.engines"),
     ("agent.window",),
     ("agent.roofline",),
-    ("agent.traffic", "agent.resolution", "agent.accounts"),
+    ("agent.traffic", "agent.resolution", "agent.accounts", "agent.objectives"),
     ("agent.assessment",),
     ("agent.sampler",),
     ("agent.metrics",),

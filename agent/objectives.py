@@ -1,0 +1,51 @@
+"""Service-level objectives, counted from the engine's own histograms at a bound that it has.
+
+Bounds differ from engine to engine, and quantiles must not be added across them; counts can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.window import EngineTotals
+
+HISTOGRAMS: Mapping[str, str] = {
+    "ttft": "time_to_first_token",
+    "inter_token": "inter_token_latency",
+}
+"""Which histogram an objective is counted in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveCount:
+    """How often one objective was asked for, and met."""
+
+    name: str
+    bound_seconds: float
+    """The largest bound of the engine that is not above the target: what "met" really means here."""
+    events: float
+    good_events: float
+
+
+def count_objectives(totals: EngineTotals, targets: Mapping[str, float]) -> tuple[ObjectiveCount, ...]:
+    """Each objective that the engine's histograms can tell; targets are in seconds, by the names above.
+
+    An engine whose smallest bound is above the target cannot tell, and has no count.
+    """
+    counts = []
+    for name, target in targets.items():
+        histogram = totals.histograms.get(HISTOGRAMS[name])
+        if histogram is None:
+            continue
+        met = [
+            (bound, good)
+            for bound, good in zip(histogram.bounds, histogram.cumulative, strict=True)
+            if bound <= target
+        ]
+        if met:
+            bound, good = met[-1]
+            counts.append(
+                ObjectiveCount(name=name, bound_seconds=bound, events=histogram.count, good_events=good)
+            )
+    return tuple(counts)
