@@ -247,6 +247,13 @@ def _engine_model_info(assessment: Assessment) -> Iterator[Series]:
             )
 
 
+def _replica_gpus(engine: EngineAssessment) -> Iterator[tuple[tuple[str, ...], float | None]]:
+    local = len(engine.gpu_uuids)
+    yield ("local",), local
+    if engine.served is not None:
+        yield ("remote",), max(engine.served.ranks - local, 0)
+
+
 def _engine_gpus(assessment: Assessment) -> Iterator[Series]:
     indexes = {gpu.uuid: str(gpu.index) for gpu in assessment.gpus}
     for engine in assessment.engines:
@@ -550,6 +557,14 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         read=_engine_gpus,
     ),
     Metric(
+        name="engine_gpus",
+        kind="gauge",
+        help="GPUs of the replica, on this node and on others.",
+        labels=(*ENGINE, "location"),
+        origin="configuration",
+        read=_each_engine_by(_replica_gpus),
+    ),
+    Metric(
         name="engine_start_time_seconds",
         kind="gauge",
         help="Unix time at which the engine's process started.",
@@ -750,6 +765,7 @@ ENGINE_METRICS: tuple[Metric, ...] = (
             ("capacity_tokens", "Tokens that the KV cache holds."),
             ("free_tokens", "Tokens that still fit."),
             ("free_bytes", "The same in bytes over all GPUs of the replica."),
+            ("free_sequences", "The same in sequences of the present length."),
             (
                 "seconds_to_full",
                 "Until the KV cache is full at the present trend; absent while it does not fill.",

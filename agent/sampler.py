@@ -46,6 +46,10 @@ HISTORY_SECONDS = 15 * 60.0
 """How far back the status page shows the classes."""
 
 
+ANY_GPU = "*"
+"""As the part of a price: for every part that has none of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricePeriod:
     """What an hour of a part costs from a day on."""
@@ -452,8 +456,11 @@ class Sampler:
     def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float | None:
         today = dt.datetime.fromtimestamp(unix, tz=dt.UTC).date()
         names = {gpu.name, *((gpu.spec.name, *gpu.spec.nvml_names) if gpu.spec is not None else ())}
-        valid = [price for price in self._settings.prices if price.gpu in names and price.since <= today]
-        return max(valid, key=lambda price: price.since).usd_per_hour if valid else None
+        for wanted in (names, {ANY_GPU}):
+            valid = [price for price in self._settings.prices if price.gpu in wanted and price.since <= today]
+            if valid:
+                return max(valid, key=lambda price: price.since).usd_per_hour
+        return None
 
     def _lost_gpu(self, gpu: GpuLost, unix: float) -> GpuAssessment:
         verdict = Verdict(bottleneck="unknown", reason=gpu.message)

@@ -258,6 +258,26 @@ def test_money_follows_the_time_observed() -> None:
     assert totals.idle_cost_usd == 0
 
 
+@pytest.mark.parametrize(
+    ("prices", "expected"),
+    [
+        ([("*", 1.0, 2020)], 1.0),
+        ([("*", 1.0, 2020), ("H100-SXM5-80GB", 3.0, 2020)], 3.0),
+        ([("H100-SXM5-80GB", 3.0, 2020), ("NVIDIA H100 80GB HBM3", 2.0, 2024)], 2.0),
+        ([("H100-SXM5-80GB", 3.0, 2020), ("H100-SXM5-80GB", 9.0, 2999)], 3.0),
+        ([("L4", 0.5, 2020)], 0.0),
+    ],
+    ids=["for any part", "its own before any", "the latest", "not yet valid", "another part's"],
+)
+def test_the_price_in_force(prices: list[tuple[str, float, int]], expected: float) -> None:
+    periods = tuple(
+        PricePeriod(gpu=gpu, usd_per_hour=usd, since=dt.date(year, 1, 1)) for gpu, usd, year in prices
+    )
+    bench = Bench(prices=periods)
+    bench.run(1)
+    assert bench.run(36).gpus[0].totals.cost_usd == pytest.approx(expected / 100)
+
+
 def test_money_is_conserved_between_engines_and_nobody() -> None:
     price = PricePeriod(gpu="NVIDIA H100 80GB HBM3", usd_per_hour=3.6, since=dt.date(2020, 1, 1))
     bench = Bench(prices=(price,))

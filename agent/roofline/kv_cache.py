@@ -28,6 +28,8 @@ class KvCache:
     free_tokens: float | None = None
     free_bytes: float | None = None
     """Over all GPUs of the replica."""
+    free_sequences: float | None = None
+    """Sequences of the present length that still fit."""
     seconds_to_full: float | None = None
     """At the present trend; `None` while use does not clearly rise, or would take over an hour."""
     limited_batch: float | None = None
@@ -46,6 +48,7 @@ def kv_cache(
     used = min(max(used_ratio, 0.0), 1.0)
     headroom = 1.0 - used
     free_tokens = None if capacity_tokens is None else capacity_tokens * headroom
+    free_sequences = free_tokens / context_tokens if free_tokens is not None and context_tokens else None
     trend = _trend(history)
     return KvCache(
         used_ratio=used,
@@ -53,6 +56,7 @@ def kv_cache(
         capacity_tokens=capacity_tokens,
         free_tokens=free_tokens,
         free_bytes=None if free_tokens is None or bytes_per_token is None else free_tokens * bytes_per_token,
+        free_sequences=free_sequences,
         seconds_to_full=headroom / trend
         if trend is not None and trend * HORIZON_SECONDS > headroom
         else None,
