@@ -53,6 +53,11 @@ class Attention:
         key_and_value = hidden * self.kv_heads * self.head_dim * (1 if self.keys_are_values else 2)
         return self.layers * (query_and_output + key_and_value)
 
+    def copied_parameters(self, hidden: int, ranks: int) -> int:
+        """What all ranks together hold beyond one copy: keys and values, when ranks outnumber their heads."""
+        copies = max(ranks - self.kv_heads, 0)
+        return self.layers * copies * hidden * self.head_dim * (1 if self.keys_are_values else 2)
+
     def attended(self, context: float) -> float:
         """Tokens that a query with this much context sees."""
         return context if self.window is None else min(context, self.window)
@@ -112,6 +117,11 @@ class LatentAttention:
             source = self.query_rank or hidden
             index = source * self.index_heads * self.index_dim + hidden * (self.index_dim + self.index_heads)
         return self.layers * (query + latent + expanded + output + index)
+
+    def copied_parameters(self, hidden: int, ranks: int) -> int:
+        """What all ranks together hold beyond one copy: the projections into the latents."""
+        into_latents = hidden * ((self.query_rank or 0) + self.kv_rank + self.rope_dim)
+        return self.layers * (ranks - 1) * into_latents
 
     def attended(self, context: float) -> float:
         """Tokens that a query with this much context sees."""
@@ -272,6 +282,12 @@ class Architecture:
         """As published: the embedding once more where the head is not tied to it."""
         return sum(self.parameters.values()) + (0 if self.tied_head else self.head_parameters)
 
+    def copied_parameters(self, ranks: int) -> tuple[int, int]:
+        """What tensor-parallel ranks hold beyond one copy: of attention, and of routers, each of them all."""
+        attention = sum(group.copied_parameters(self.hidden, ranks) for group in self.attention)
+        routers = (ranks - 1) * self.parameters["router"]
+        return attention, routers
+
     @property
     def active_parameters(self) -> int:
         """Total less the experts that a token does not go through."""
@@ -300,6 +316,13 @@ class ServedModel:
         """GPUs of the replica."""
         return self.tensor_parallel * self.pipeline_parallel
 
+    @property
+    def linear_parameters(self) -> int:
+        """What each token is multiplied with over all ranks, copies included, the LM head apart."""
+        return self.architecture.linear_parameters + sum(
+            self.architecture.copied_parameters(self.tensor_parallel)
+        )
+
     def bytes_per_weight(self, part: Part) -> float:
         """What one parameter of that part costs to read."""
         own = self.part_dtypes.get(part)
@@ -316,14 +339,20 @@ class ServedModel:
             group.layers * group.distinct(tokens) * group.expert_parameters(architecture.hidden)
             for group in architecture.expert_ffn
         )
-        return dense + touched * self.bytes_per_weight("experts")
+        return dense + self._copied_bytes + touched * self.bytes_per_weight("experts")
+
+    @property
+    def _copied_bytes(self) -> float:
+        attention, routers = self.architecture.copied_parameters(self.tensor_parallel)
+        return attention * self.bytes_per_weight("attention") + routers * self.bytes_per_weight("router")
 
     @property
     def weight_bytes(self) -> float:
         """In memory, over the whole replica: the embedding too."""
         parts = self.architecture.parameters
         embedding = 0 if self.architecture.tied_head else self.architecture.head_parameters * 2
-        return embedding + sum(parts[part] * self.bytes_per_weight(part) for part in PARTS)
+        kept = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS)
+        return embedding + kept + self._copied_bytes
 
     @property
     def kv_bytes_per_token(self) -> float:

@@ -112,7 +112,7 @@ def workload(model: ServedModel, work: TokenWork) -> Workload:
 def _decode(model: ServedModel, work: TokenWork) -> PhaseWork:
     architecture = model.architecture
     context = work.decode_context
-    per_token = 2.0 * (architecture.linear_parameters + architecture.head_parameters)
+    per_token = 2.0 * (model.linear_parameters + architecture.head_parameters)
     per_token += sum(group.flops_per_token for group in architecture.recurrent)
     read_elements = 0.0
     for group in architecture.attention:
@@ -149,7 +149,7 @@ def _prefill(model: ServedModel, work: TokenWork) -> PhaseWork:
     architecture = model.architecture
     new, past = work.prompt_length, work.prompt_past
     recurrent = sum(group.flops_per_token for group in architecture.recurrent)
-    flops = work.prefill_tokens * (2 * architecture.linear_parameters + recurrent)
+    flops = work.prefill_tokens * (2 * model.linear_parameters + recurrent)
     flops += 2 * work.prefill_logits * architecture.head_parameters
     read_elements = 0.0
     for group in architecture.attention:
