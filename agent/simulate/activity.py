@@ -1,7 +1,7 @@
 """What a GPU does, as a handful of kinds of time, and how each kind shows on its counters.
 
 The ratios are this package's own table, chosen from what is reported of H100s: they are not computed
-from FLOPs or bytes, so that the agent's arithmetic can disagree with them.
+from FLOPs or bytes, so that the agent's arithmetic can disagree with them. Other parts show the same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Literal
 
 from agent.readings import Activity
+from agent.simulate.parts import H100, Part
 
 Cause = Literal[
     "memory_bandwidth", "compute", "interconnect", "kernel_latency", "host", "idle", "unknown"
@@ -29,16 +30,18 @@ class Kind(IntEnum):
     PREFILL_ATTENTION = 3
     COMM = 4
     ELEMENTWISE = 5
-    HOST = 6
+    LATENCY = 6
+    """Kernels too small for the GPU: launch, ramp, one wave, and DRAM's latency instead of its bandwidth."""
+    HOST = 7
     """No kernel, while requests are in flight."""
-    IDLE = 7
-    HUNG = 8
+    IDLE = 8
+    HUNG = 9
     """A kernel that never ends."""
-    LOST = 9
+    LOST = 10
     """The GPU is off the bus."""
 
 
-KERNEL_KINDS = 6
+KERNEL_KINDS = 7
 """The first so many kinds are the kernels of an engine step, in the order of `StepTimes`."""
 
 BATCH_SECONDS = len(Kind)
@@ -60,6 +63,7 @@ class Signature:
     sm: float = 0.0
     resident: bool = True
     watts: float
+    """Of an H100; another part draws in proportion to its power limit."""
     follows_sm_clock: bool = False
     """Whether a lower SM clock makes it last longer."""
 
@@ -75,6 +79,8 @@ SIGNATURES: dict[Kind, Signature] = {
     ),
     Kind.COMM: Signature(cause="interconnect", dram=0.10, sm=0.20, watts=260),
     Kind.ELEMENTWISE: Signature(cause="kernel_latency", dram=0.40, sm=0.75, watts=330),
+    # The bytes that such kernels move are all in the time that they would need at full bandwidth.
+    Kind.LATENCY: Signature(cause="kernel_latency", sm=0.45, watts=240),
     Kind.HOST: Signature(cause="host", resident=False, watts=125),
     Kind.IDLE: Signature(cause="idle", resident=False, watts=75),
     Kind.HUNG: Signature(cause="unknown", sm=0.05, watts=140),
@@ -105,9 +111,14 @@ def activity_between(before: Ledger, after: Ledger, seconds: float) -> Activity:
     )
 
 
-def joules(ledger: Ledger, limit_watts: float) -> float:
+def watts(kind: Kind, part: Part, limit_watts: float) -> float:
+    """Power drawn while this lasts, on a GPU held to this power limit."""
+    return min(SIGNATURES[kind].watts * part.power_limit_watts / H100.power_limit_watts, limit_watts)
+
+
+def joules(ledger: Ledger, part: Part, limit_watts: float) -> float:
     """Energy drawn since the start, on a GPU held to this power limit."""
-    return sum(ledger[kind] * min(signature.watts, limit_watts) for kind, signature in SIGNATURES.items())
+    return sum(ledger[kind] * watts(kind, part, limit_watts) for kind in SIGNATURES)
 
 
 def seconds_by_cause(before: Ledger, after: Ledger) -> dict[Cause, float]:

@@ -15,6 +15,7 @@ from agent.simulate.activity import KERNEL_KINDS, SIGNATURES, Kind
 from agent.simulate.arrivals import Arrivals, Request
 from agent.simulate.counters import EngineCounters
 from agent.simulate.decode_batch import DecodeBatch
+from agent.simulate.parts import Part
 from agent.simulate.scenario import BLOCK_TOKENS
 from agent.simulate.step_times import load_step_times
 from agent.simulate.timeline import Timeline
@@ -56,6 +57,7 @@ class SimulatedEngine:
         self,
         spec: scenario.Engine,
         *,
+        part: Part,
         timeline: Timeline,
         sm_clock_ratio: float = 1.0,
         work: WorkDone,
@@ -67,7 +69,7 @@ class SimulatedEngine:
         self.work = work
         work.starts += 1
         self._timeline = timeline
-        self._times = load_step_times(spec.model.measured_name, len(spec.gpus))
+        self._times = load_step_times(part, spec.model.measured_name, len(spec.gpus))
         self._stretch = [
             1 / sm_clock_ratio if SIGNATURES[kind].follows_sm_clock else 1.0
             for kind in list(Kind)[:KERNEL_KINDS]

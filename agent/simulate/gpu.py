@@ -6,23 +6,20 @@ from dataclasses import replace
 from operator import attrgetter
 
 from agent.readings import Activity, GpuLost, GpuReading
-from agent.simulate.activity import SIGNATURES, Kind, activity_between, joules
+from agent.simulate.activity import Kind, Ledger, activity_between, joules, watts
 from agent.simulate.engine import SimulatedEngine
 from agent.simulate.scenario import BLOCK_TOKENS, Engine, Gpu
 from agent.simulate.timeline import Timeline
 
-GPU_NAME = "NVIDIA H100 80GB HBM3"
-
-_MEMORY_TOTAL_BYTES = 81_559 << 20
 _MEMORY_RESERVED_BYTES = 600 << 20
 _RUNTIME_BYTES = 3_000_000_000
 """What an engine holds besides weights and KV cache: context, graphs, activations."""
-_SM_CLOCK_MAX_HERTZ = 1980e6
-_SM_CLOCK_UNUSED_HERTZ = 345e6
-_MEMORY_CLOCK_HERTZ = 2619e6
 
 _SHORTEST_SAMPLE_SECONDS = 0.2
 """Profiling samples must not be closer: who reads earlier gets the last result again."""
+
+_NO_GPM = "this GPU or its driver has no GPM; it takes Hopper or newer, and driver 525 or newer"
+"""In the words of the real source."""
 
 _next_at = attrgetter("next_at")
 
@@ -58,51 +55,60 @@ class SimulatedGpu:
         self._sampled_at = group.timeline.accounted_until
         self._sampled_ledger = group.timeline.ledger
         self._activity: Activity | None = None
-        self._power_watts = SIGNATURES[Kind.IDLE].watts
+        self._limit_watts = (
+            spec.part.power_limit_watts if spec.power_limit_watts is None else spec.power_limit_watts
+        )
+        self._power_watts = watts(Kind.IDLE, spec.part, self._limit_watts)
 
     def read(self) -> GpuReading | GpuLost:
         """As of what is accounted for; the activity is of the time since it was read before."""
         self._sample()
+        part = self.spec.part
         if self.lost:
             return GpuLost(
                 index=self._index,
                 uuid=self._uuid,
-                name=GPU_NAME,
+                name=part.name,
                 reason="gpu_is_lost",
                 message=f"GPU {self._index} has fallen off the bus; it needs a reset, or the node a reboot",
             )
         used = round(sum(_bytes_per_gpu(engine.spec) for engine in self.group.engines))
         sm_clock = (
-            _SM_CLOCK_MAX_HERTZ * self.spec.sm_clock_ratio if self.group.engines else _SM_CLOCK_UNUSED_HERTZ
+            part.sm_clock_max_hertz * self.spec.sm_clock_ratio
+            if self.group.engines
+            else part.sm_clock_unused_hertz
         )
         activity = self._activity
         kernel_time_ratio = activity.graphics_ratio if activity else None
         if activity and self.spec.profiling_reads_zero:
             activity = replace(activity, dram_ratio=0.0, tensor_ratio=0.0, sm_ratio=0.0, graphics_ratio=0.0)
+        problem = None if activity else "the first of two samples was only just taken"
+        if not part.has_gpm:
+            activity, problem = None, _NO_GPM
         return GpuReading(
             index=self._index,
             uuid=self._uuid,
-            name=GPU_NAME,
+            name=part.name,
             pci_bus_id=f"00000000:{0x18 + self._index:02X}:00.0",
-            compute_capability=(9, 0),
-            memory_total_bytes=_MEMORY_TOTAL_BYTES,
+            compute_capability=part.compute_capability,
+            memory_total_bytes=part.memory_total_bytes,
             memory_used_bytes=used,
-            memory_free_bytes=_MEMORY_TOTAL_BYTES - _MEMORY_RESERVED_BYTES - used,
+            memory_free_bytes=part.memory_total_bytes - _MEMORY_RESERVED_BYTES - used,
             memory_reserved_bytes=_MEMORY_RESERVED_BYTES,
-            memory_bus_bits=5120,
+            memory_bus_bits=part.memory_bus_bits,
             power_watts=self._power_watts,
-            power_limit_watts=self.spec.power_limit_watts,
-            energy_joules=joules(self.group.timeline.ledger, self.spec.power_limit_watts),
+            power_limit_watts=self._limit_watts,
+            energy_joules=self._joules(self.group.timeline.ledger),
             temperature_celsius=round(30 + 0.06 * self._power_watts),
             sm_clock_hertz=sm_clock,
-            sm_clock_max_hertz=_SM_CLOCK_MAX_HERTZ,
-            memory_clock_hertz=_MEMORY_CLOCK_HERTZ,
-            memory_clock_max_hertz=_MEMORY_CLOCK_HERTZ,
+            sm_clock_max_hertz=part.sm_clock_max_hertz,
+            memory_clock_hertz=part.memory_clock_hertz,
+            memory_clock_max_hertz=part.memory_clock_hertz,
             kernel_time_ratio=kernel_time_ratio,
             memory_time_ratio=kernel_time_ratio,  # of time, too: memory is hardly ever untouched by a kernel
             clock_limit_reasons=self._clock_limit_reasons(),
             activity=activity,
-            activity_problem=None if activity else "the first of two samples was only just taken",
+            activity_problem=problem,
         )
 
     def _clock_limit_reasons(self) -> tuple[str, ...]:
@@ -115,11 +121,13 @@ class SimulatedGpu:
         seconds = now - self._sampled_at
         if seconds < _SHORTEST_SAMPLE_SECONDS:
             return
-        limit = self.spec.power_limit_watts
         was_lost = ledger[Kind.LOST] > self._sampled_ledger[Kind.LOST]
         self._activity = None if was_lost else activity_between(self._sampled_ledger, ledger, seconds)
-        self._power_watts = (joules(ledger, limit) - joules(self._sampled_ledger, limit)) / seconds
+        self._power_watts = (self._joules(ledger) - self._joules(self._sampled_ledger)) / seconds
         self._sampled_at, self._sampled_ledger = now, ledger
+
+    def _joules(self, ledger: Ledger) -> float:
+        return joules(ledger, self.spec.part, self._limit_watts)
 
 
 def _bytes_per_gpu(spec: Engine) -> float:

@@ -129,6 +129,7 @@ class SimulatedNvml:
     """All GPUs of the node, as `sources.nvml` would give them."""
 
     name = "nvml"
+    failure_reasons: tuple[str, ...] = ()
 
     def __init__(self, gpus: list[SimulatedGpu], *, present: Present) -> None:
         self._gpus = gpus

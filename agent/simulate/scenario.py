@@ -6,17 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from agent.simulate.parts import H100, Part
+
 BLOCK_TOKENS = 16
 """Tokens in one block of KV cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """One H100 SXM."""
+    """One GPU."""
 
+    part: Part = H100
     sm_clock_ratio: float = 1.0
     """Of its maximum; below 1 the software power cap holds it there."""
-    power_limit_watts: float = 700.0
+    power_limit_watts: float | None = None
+    """Set below its part's own, which is `None`."""
     profiling_reads_zero: bool = False
     """Its profiling counters say nothing happens, whatever happens."""
 

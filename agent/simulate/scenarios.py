@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agent.simulate.parts import H200, L40S
 from agent.simulate.scenario import Engine, Gpu, Lengths, Model, Outage, Scenario, Server, Traffic
 
 LLAMA_8B = Model(
@@ -18,6 +19,13 @@ LLAMA_70B = Model(
     weight_bytes=141.1e9,
     kv_bytes_per_token=327680,
 )
+QWEN_235B = Model(
+    name="qwen3-235b-a22b",
+    served_name="Qwen/Qwen3-235B-A22B",
+    measured_name="Qwen3-235B-A22B",
+    weight_bytes=470.2e9,
+    kv_bytes_per_token=385024,  # on eight GPUs, each of its four heads twice
+)
 
 BLOCKS_8B = 26_000
 """416,000 tokens: 55 GB, what the weights leave on one H100."""
@@ -25,6 +33,10 @@ BLOCKS_8B_SHARED = 9_000
 """144,000 tokens: 19 GB, with another engine beside it."""
 BLOCKS_70B = 22_000
 """352,000 tokens: 29 GB on each of four H100s."""
+BLOCKS_70B_L40S = 35_000
+"""560,000 tokens: 23 GB on each of eight L40S."""
+BLOCKS_235B = 95_000
+"""1,520,000 tokens: 73 GB on each of eight H200s."""
 
 
 def _server(
@@ -116,6 +128,56 @@ _OTHERS = (
         description="The same chat, and a host that takes 14 ms between steps: the GPU waits.",
         gpus=(Gpu(),),
         servers=(_server(0, CHAT, host_gap_seconds=0.014),),
+    ),
+    Scenario(
+        name="interconnect",
+        description=(
+            "A 70B over eight L40S, with PCIe alone and no profiling counters: most of every step "
+            "goes to all-reduces, and only a model of the step can say so."
+        ),
+        gpus=(Gpu(part=L40S),) * 8,
+        servers=(
+            Server(
+                engines=(
+                    Engine(
+                        model=LLAMA_70B,
+                        gpus=tuple(range(8)),
+                        traffic=Traffic(
+                            clients=32,
+                            prompt=Lengths(low=50, high=200),
+                            output=Lengths(low=200, high=400),
+                            shared_prefix_tokens=256,
+                        ),
+                        num_gpu_blocks=BLOCKS_70B_L40S,
+                    ),
+                )
+            ),
+        ),
+    ),
+    Scenario(
+        name="kernel-latency",
+        description=(
+            "Two people talk to a mixture of experts on eight H200s: each GPU has so little to do in a layer "
+            "that its kernels are over before they reach the speed of anything."
+        ),
+        gpus=(Gpu(part=H200),) * 8,
+        servers=(
+            Server(
+                engines=(
+                    Engine(
+                        model=QWEN_235B,
+                        gpus=tuple(range(8)),
+                        traffic=Traffic(
+                            clients=2,
+                            prompt=Lengths(low=50, high=400),
+                            output=Lengths(low=300, high=600),
+                            shared_prefix_tokens=256,
+                        ),
+                        num_gpu_blocks=BLOCKS_235B,
+                    ),
+                )
+            ),
+        ),
     ),
     Scenario(
         name="kv-nearly-full",

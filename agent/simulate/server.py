@@ -50,6 +50,7 @@ class SimulatedServer:
         for rank, (spec, gpu, work) in enumerate(zip(self.spec.engines, self.gpus, self.work, strict=True)):
             engine = SimulatedEngine(
                 spec,
+                part=gpu.spec.part,
                 timeline=gpu.group.timeline,
                 sm_clock_ratio=gpu.spec.sm_clock_ratio,
                 work=work,

@@ -4,9 +4,13 @@ The data (`measured_steps.csv`, its origin is cited there) holds a few points; b
 
 * decode GEMM, communication and elementwise: piecewise linear in the batch;
 * decode attention: piecewise linear in the *total* context of the batch, which is what the measured
-  rows turn out to follow (8 × 4096 tokens take what 32 × 1024 take, within 4 %);
+  rows turn out to follow (8 × 4096 tokens take what 32 × 1024 take, within 4 %; in the mixture, whose
+  attention is mostly latency, within 14 %);
 * prefill: piecewise linear in the tokens of the chunk, from nothing at no tokens; attention, which is
   quadratic, by the difference between the chunk's end and its beginning;
+* what gemm and attention of a decode take beyond the reading of their bytes, where those are given, is
+  latency: piecewise linear as the kernels it is taken from. While they read, they do as the DRAM ratio
+  of their signature says. A prefill is not divided so: all its gemm counts as computing;
 * beyond the last point: along the last segment. Below the first: its value.
 
 A step that prefills and decodes takes the sum of both.
@@ -23,6 +27,9 @@ from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from statistics import fmean
+
+from agent.simulate.activity import SIGNATURES, Kind
+from agent.simulate.parts import Part
 
 Point = tuple[float, float]
 
@@ -55,6 +62,8 @@ class StepTimes:
     decode_attention: Curve
     decode_comm: Curve
     decode_elementwise: Curve
+    decode_gemm_latency: Curve
+    decode_attention_latency: Curve
     prefill_gemm: Curve
     prefill_attention: Curve
     prefill_comm: Curve
@@ -69,6 +78,7 @@ class StepTimes:
             0.0,
             self.decode_comm(batch),
             self.decode_elementwise(batch),
+            self.decode_gemm_latency(batch) + self.decode_attention_latency(context_tokens),
         ]
 
     def prefill(self, chunks: Iterable[tuple[int, int]], *, alone: bool) -> list[float]:
@@ -89,43 +99,66 @@ class StepTimes:
             attention,
             self.prefill_comm(tokens),
             self.prefill_elementwise(tokens),
+            0.0,
         ]
 
 
+_READ_BYTES = (
+    ("gemm", "weight_mbytes", Kind.DECODE_GEMM),
+    ("attention", "kv_mbytes", Kind.DECODE_ATTENTION),
+)
+"""Kernels whose bytes may be given, in which column, and the kind of time in which they are read."""
+
+
+def _seconds(row: dict[str, str], part: Part) -> dict[str, float]:
+    """The times of a row by kind, those of gemm and attention without their latency."""
+    seconds = {kind: float(row[f"{kind}_ms"]) / 1000 for kind in ("gemm", "attention", "comm", "elementwise")}
+    for kernels, column, kind in _READ_BYTES:
+        taken = reading = seconds[kernels]
+        if row[column]:
+            rate = SIGNATURES[kind].dram * part.dram_bytes_per_second
+            reading = min(float(row[column]) * 1e6 / rate, taken)
+        seconds[kernels], seconds[f"{kernels}_latency"] = reading, taken - reading
+    return seconds
+
+
 @cache
-def load_step_times(model: str, tensor_parallel: int) -> StepTimes:
-    """The times of this model on so many H100s; raises `ValueError` where nothing was measured."""
+def load_step_times(part: Part, model: str, tensor_parallel: int) -> StepTimes:
+    """The times of this model on so many of these; raises `ValueError` where nothing was measured."""
     text = files("agent.simulate").joinpath("measured_steps.csv").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
+    wanted = (part.measured_name, model, str(tensor_parallel))
     rows = [
-        row
+        (row, _seconds(row, part))
         for row in csv.DictReader(lines)
-        if row["model"] == model and int(row["tensor_parallel"]) == tensor_parallel
+        if (row["part"], row["model"], row["tensor_parallel"]) == wanted
     ]
     if not rows:
-        raise ValueError(f"no step of {model} on {tensor_parallel} GPUs was measured")
+        raise ValueError(f"no step of {model} on {tensor_parallel} × {part.name} was measured")
 
-    def seconds(row: dict[str, str], kind: str) -> float:
-        return float(row[f"{kind}_ms"]) / 1000
+    def by_batch(kind: str) -> Curve:
+        return Curve((int(row["batch"]), seconds[kind]) for row, seconds in rows if row["phase"] == "decode")
 
-    def decode(kind: str) -> Curve:
-        return Curve((int(row["batch"]), seconds(row, kind)) for row in rows if row["phase"] == "decode")
+    def by_context(kind: str) -> Curve:
+        return Curve(
+            (int(row["batch"]) * int(row["context_tokens"]), seconds[kind])
+            for row, seconds in rows
+            if row["phase"] == "decode"
+        )
 
     def prefill(kind: str) -> Curve:
         measured = (
-            (int(row["prompt_tokens"]), seconds(row, kind)) for row in rows if row["phase"] == "prefill"
+            (int(row["prompt_tokens"]), seconds[kind]) for row, seconds in rows if row["phase"] == "prefill"
         )
         return Curve([(0, 0.0), *measured])
 
     return StepTimes(
-        decode_gemm=decode("gemm"),
-        decode_attention=Curve(
-            (int(row["batch"]) * int(row["context_tokens"]), seconds(row, "attention"))
-            for row in rows
-            if row["phase"] == "decode"
-        ),
-        decode_comm=decode("comm"),
-        decode_elementwise=decode("elementwise"),
+        decode_gemm=by_batch("gemm"),
+        decode_attention=by_context("attention"),
+        decode_comm=by_batch("comm"),
+        decode_elementwise=by_batch("elementwise"),
+        decode_gemm_latency=by_batch("gemm_latency"),
+        decode_attention_latency=by_context("attention_latency"),
         prefill_gemm=prefill("gemm"),
         prefill_attention=prefill("attention"),
         prefill_comm=prefill("comm"),

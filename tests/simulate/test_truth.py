@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from agent.readings import GpuLost, GpuReading
+from agent.simulate.activity import CAUSES
 from agent.simulate.scenarios import SCENARIOS
 from tests.simulate.conftest import NodeFactory
 
@@ -22,6 +23,8 @@ TRUE_CLASSES: dict[str, list[tuple[int, float, float, str]]] = {
     "compute-bound-prefill": [(0, 20, 50, "compute")],
     "mixed": [(0, 20, 50, "memory_bandwidth")],
     "host-bound": [(0, 20, 50, "host")],
+    "interconnect": [(gpu, 20, 50, "interconnect") for gpu in range(8)],
+    "kernel-latency": [(gpu, 20, 50, "kernel_latency") for gpu in range(8)],
     "kv-nearly-full": [(0, 20, 50, "memory_bandwidth")],
     "preempting": [(0, 20, 50, "memory_bandwidth")],
     "max-num-seqs": [(0, 20, 50, "memory_bandwidth")],
@@ -42,6 +45,10 @@ TRUE_CLASSES: dict[str, list[tuple[int, float, float, str]]] = {
         (0, 240, 260, "memory_bandwidth"),
     ],
 }
+
+
+def test_every_class_has_a_scenario() -> None:
+    assert {cause for story in TRUE_CLASSES.values() for *_, cause in story} == set(CAUSES)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -104,6 +111,7 @@ SIGNS = [
     ("compute-bound-prefill", 20, 50, (0.1, 0.4), (0.5, 0.8), (0.95, 1), (550, 700)),
     ("throttled", 20, 50, (0.1, 0.4), (0.5, 0.8), (0.95, 1), (400, 450)),
     ("host-bound", 20, 50, (0.1, 0.4), (0, 0.05), (0.2, 0.5), (150, 300)),
+    ("kernel-latency", 20, 50, (0.15, 0.3), (0, 0.02), (0.9, 1), (200, 350)),
     ("hung-engine", 70, 100, (0, 0), (0, 0), (1, 1), (100, 200)),
     ("contradicting-evidence", 20, 50, (0, 0), (0, 0), (0, 0), (350, 450)),
 ]
@@ -132,6 +140,32 @@ def test_the_counters_show_what_happens(
     ):
         assert value is not None
         assert least - 1e-9 <= value <= most + 1e-9
+
+
+def test_a_part_without_profiling_counters_says_so_and_shows_the_rest(make_node: NodeFactory) -> None:
+    reading = read(make_node, "interconnect", start=20, end=50)
+    assert reading.activity is None
+    assert reading.activity_problem
+    assert "no GPM" in reading.activity_problem
+    assert reading.kernel_time_ratio == pytest.approx(1, abs=0.02)
+    assert reading.power_watts is not None
+    assert 100 < reading.power_watts < 200, "an L40S has half of an H100's power"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "name", "power_limit_watts"),
+    [
+        ("idle", "NVIDIA H100 80GB HBM3", 700),
+        ("throttled", "NVIDIA H100 80GB HBM3", 450),
+        ("kernel-latency", "NVIDIA H200", 700),
+        ("interconnect", "NVIDIA L40S", 350),
+    ],
+)
+def test_a_part_goes_by_its_name_and_its_limit(
+    make_node: NodeFactory, scenario: str, name: str, power_limit_watts: float
+) -> None:
+    reading = read(make_node, scenario, start=0, end=1)
+    assert (reading.name, reading.power_limit_watts) == (name, power_limit_watts)
 
 
 def test_contradicting_counters_are_all_zero_under_full_kernel_time(make_node: NodeFactory) -> None:
@@ -191,14 +225,16 @@ def test_energy_is_power_over_time(make_node: NodeFactory) -> None:
 
 
 def test_memory_holds_the_model_and_its_cache_and_leaves_some(make_node: NodeFactory) -> None:
-    node, clock = make_node("node")
-    clock.advance(1)
-    for gpu in node.nvml.read().gpus:
-        assert isinstance(gpu, GpuReading)
-        assert gpu.memory_used_bytes is not None
-        assert gpu.memory_free_bytes is not None
-        assert gpu.memory_used_bytes > 60e9
-        assert gpu.memory_free_bytes > 0
+    for scenario in ("node", "interconnect", "kernel-latency"):
+        node, clock = make_node(scenario)
+        clock.advance(1)
+        for gpu in node.nvml.read().gpus:
+            assert isinstance(gpu, GpuReading)
+            assert gpu.memory_total_bytes is not None
+            assert gpu.memory_used_bytes is not None
+            assert gpu.memory_free_bytes is not None
+            assert gpu.memory_used_bytes > 0.75 * gpu.memory_total_bytes
+            assert gpu.memory_free_bytes > 0
 
 
 def test_a_lost_gpu_costs_only_its_own_readings(make_node: NodeFactory) -> None:
