@@ -91,21 +91,21 @@ class GpuAccount:
             ("sm_active", activity.sm_ratio if activity else None),
         ):
             evidence: Evidence = activity.evidence if activity and ratio is not None else "none"
-            self._evidence[(quantity, evidence)] += round(seconds * NANOSECONDS)
+            self.credit_evidence(quantity, seconds, evidence)
             if ratio is not None:
                 self._active[(quantity, evidence)] += ratio * seconds
 
-    def credit_bytes(self, seconds: float, amount: float, evidence: Evidence) -> None:
-        """DRAM traffic of that time, on the one rung of the ladder that was in force."""
-        self._evidence[("dram_bytes", evidence)] += round(seconds * NANOSECONDS)
-        if evidence != "none":
-            self._bytes[evidence] += amount
+    def credit_evidence(self, quantity: str, seconds: float, evidence: Evidence) -> None:
+        """Time for which a quantity had that evidence."""
+        self._evidence[(quantity, evidence)] += round(seconds * NANOSECONDS)
 
-    def credit_flops(self, seconds: float, amount: float, evidence: Evidence) -> None:
-        """FLOPs of that time, likewise."""
-        self._evidence[("flops", evidence)] += round(seconds * NANOSECONDS)
-        if evidence != "none":
-            self._flops[evidence] += amount
+    def add_bytes(self, amount: float, evidence: Evidence) -> None:
+        """DRAM traffic, on one rung of the ladder."""
+        self._bytes[evidence] += amount
+
+    def add_flops(self, amount: float, evidence: Evidence) -> None:
+        """FLOPs, on one rung of the ladder."""
+        self._flops[evidence] += amount
 
     def totals(self) -> GpuTotals:
         """The sums as they stand."""

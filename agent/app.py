@@ -62,6 +62,7 @@ class Agent:
             lambda: self.sampler.latest,
             clock=self._clock,
             interval_seconds=configuration.interval_seconds,
+            states=lambda: tuple(poller.state() for poller in self.pollers),
         )
         self._loop = SamplerLoop(
             self.sampler, interval_seconds=configuration.interval_seconds, clock=self._clock

@@ -200,6 +200,8 @@ class EngineFacts:
     roof: Roof | None = None
     gpu_window: GpuWindow | None = None
     """Of its first GPU."""
+    gpus_problem: str | None = None
+    """Why nothing is known of its GPUs."""
     alone_on_gpu: bool = True
     max_num_seqs: int | None = None
     objectives: Mapping[str, float] = field(default_factory=dict)
@@ -301,18 +303,24 @@ def attribute_window(
     )
 
 
-def hung_reason(window: EngineWindow | None, gpu: GpuWindow | None) -> str | None:
-    """Why an engine seems to hang, or `None`: no step for long, though there is work."""
-    if window is None or window.seconds_since_step < HUNG_SECONDS:
+def hung_reason(window: EngineWindow | None, gpu: GpuWindow | None, *, alone: bool) -> str | None:
+    """Why an engine seems to hang, or `None`: no step for long, though there is work.
+
+    A hung engine may show no running request at all; then kernels that stay resident give it away, if no
+    other engine can be meant.
+    """
+    if window is None:
         return None
-    quiet = f"no step for {render_seconds(window.seconds_since_step)}"
-    if window.running_mean:
-        return f"{quiet}, with {render_number(window.running_mean)} requests in flight: it may hang"
-    resident = (
-        (gpu.graphics_ratio if gpu.graphics_ratio is not None else gpu.kernel_time_ratio) if gpu else None
-    )
-    if resident is not None and resident > 0.5:
-        return f"{quiet}, while kernels run {render_percent(resident)} of the time: it may hang"
+    if window.seconds_stuck >= HUNG_SECONDS:
+        in_flight = render_number(window.running_mean or 0.0)
+        quiet = render_seconds(window.seconds_stuck)
+        return f"no step for {quiet}, with {in_flight} requests in flight: it may hang"
+    resident = None
+    if gpu is not None and alone:
+        resident = gpu.graphics_ratio if gpu.graphics_ratio is not None else gpu.kernel_time_ratio
+    if window.seconds_since_step >= HUNG_SECONDS and resident is not None and resident > 0.5:
+        quiet, share = render_seconds(window.seconds_since_step), render_percent(resident)
+        return f"no step for {quiet}, while kernels run {share} of the time: it hangs, or others use the GPU"
     return None
 
 
@@ -322,7 +330,7 @@ def _engine_verdict(
     window = facts.window
     if window is None:
         return Verdict(bottleneck="unknown", reason="the first window is not full yet")
-    hung = hung_reason(window, facts.gpu_window)
+    hung = hung_reason(window, facts.gpu_window, alone=facts.alone_on_gpu)
     if hung is not None:
         return Verdict(bottleneck="unknown", reason=hung)
     if attribution is None or traffic is None or work is None:
@@ -332,10 +340,7 @@ def _engine_verdict(
     if facts.roof is None:
         if attribution.busy_seconds == 0:
             return Verdict(bottleneck="idle", confidence_ratio=1.0, evidence="modelled", reason="no steps")
-        what = (
-            "its GPU's roof is not known" if facts.gpu_uuids else "its GPUs are not known; set gpus under it"
-        )
-        return Verdict(bottleneck="unknown", reason=what)
+        return Verdict(bottleneck="unknown", reason=facts.gpus_problem or "its GPU's roof is not known")
     return from_shares(
         attribution.shares,
         busy_ratio=attribution.busy_seconds / window.seconds,
@@ -389,12 +394,14 @@ class GpuFacts:
     spec: GpuSpec | None
     engines: Sequence[EngineAssessment] = ()
     """Those that run on it and answer."""
+    claimed: bool = False
+    """Some engine runs on it, whether it answers now or not."""
 
 
 def assess_gpu(facts: GpuFacts) -> GpuAssessment:
     """Where one GPU stands on the roofline, and what bounds it."""
     reading, window, spec = facts.reading, facts.window, facts.spec
-    compute_clock, memory_clock = clock_ratios(reading, spec)
+    compute_clock, memory_clock = clock_ratios(reading, window, spec)
     dtype = _compute_dtype(facts.engines)
     flops = _flops_per_second(facts, compute_clock, dtype)
     moved = _dram_bytes_per_second(facts)
@@ -426,16 +433,18 @@ def assess_gpu(facts: GpuFacts) -> GpuAssessment:
     )
 
 
-def clock_ratios(reading: GpuReading, spec: GpuSpec | None) -> tuple[float, float]:
+def clock_ratios(reading: GpuReading, window: GpuWindow | None, spec: GpuSpec | None) -> tuple[float, float]:
     """SM and memory clock against the clocks of the peaks; 1 while the GPU rests or they are not known.
 
-    A resting GPU lowers its clocks because nobody needs them: its roof is not lower for that.
+    The SM clock is the window's mean, as the rates beside it are. A resting GPU lowers its clocks because
+    nobody needs them: its roof is not lower for that.
     """
     compute = memory = 1.0
     if reading.clock_limit_reasons is not None and "idle" in reading.clock_limit_reasons:
         return compute, memory
-    if spec is not None and spec.rated_sm_clock_hertz and reading.sm_clock_hertz:
-        compute = reading.sm_clock_hertz / spec.rated_sm_clock_hertz
+    sm_clock = window.sm_clock_hertz if window is not None else reading.sm_clock_hertz
+    if spec is not None and spec.rated_sm_clock_hertz and sm_clock:
+        compute = sm_clock / spec.rated_sm_clock_hertz
     if reading.memory_clock_hertz and reading.memory_clock_max_hertz:
         memory = reading.memory_clock_hertz / reading.memory_clock_max_hertz
     return compute, memory
@@ -479,7 +488,7 @@ def _flops_per_second(facts: GpuFacts, compute_clock: float, dtype: str) -> Quan
     if modelled is not None:
         return Quantity(value=modelled, evidence="modelled")
     roof = facts.spec.roof(dtype) if facts.spec is not None else None
-    if facts.engines or roof is None or facts.window.tensor_ratio is None:
+    if facts.claimed or facts.engines or roof is None or facts.window.tensor_ratio is None:
         return None
     # An estimate, and an upper bound: a pipe that is active need not be full.
     return Quantity(
@@ -508,12 +517,14 @@ def _intensity(flops: Quantity | None, moved: Quantity | None) -> Quantity | Non
 def _gpu_verdict(facts: GpuFacts) -> Verdict:
     """The engines' shares, weighted by how busy each was, against the GPU's own counters."""
     counters = _counters(facts)
-    for engine in facts.engines:
-        hung = hung_reason(engine.window, facts.window)
-        if hung is not None:
-            return Verdict(bottleneck="unknown", reason=f"{engine.key.server}: {hung}")
-    attributed = [engine for engine in facts.engines if engine.attribution is not None and engine.roof]
-    if counters is not None and (len(attributed) < len(facts.engines) or not attributed):
+    alone = len(facts.engines) == 1
+    hung = {engine.key: hung_reason(engine.window, facts.window, alone=alone) for engine in facts.engines}
+    living = [engine for engine in facts.engines if hung[engine.key] is None]
+    if facts.engines and not living:
+        (first, *_) = facts.engines
+        return Verdict(bottleneck="unknown", reason=f"{first.key.server}: {hung[first.key]}")
+    attributed = [engine for engine in living if engine.attribution is not None and engine.roof]
+    if counters is not None and (len(attributed) < len(living) or not attributed):
         running = any(engine.window and engine.window.running_mean for engine in facts.engines)
         return from_counters(counters, requests_running=running)
     if not attributed:

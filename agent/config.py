@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent.engines.base import server_of
 from agent.engines.registry import ENGINES
 from agent.errors import ConfigurationError, UnknownModelError
 from agent.roofline.catalogue import find_config
@@ -92,7 +93,7 @@ class Model(Section):
     config_json: Path | None = None
     weight_dtype: DtypeName | None = None
     kv_dtype: DtypeName | None = None
-    tensor_parallel: int = Field(default=1, ge=1, le=1024)
+    tensor_parallel: int | None = Field(default=None, ge=1, le=1024)
     pipeline_parallel: int = Field(default=1, ge=1, le=1024)
 
     @model_validator(mode="after")
@@ -125,7 +126,8 @@ class Engine(Section):
     @classmethod
     def _plain_http(cls, value: str) -> str:
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        port = parts.port  # raises ValueError for one that cannot be
+        if port == 0 or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http:// or https:// URL with a host")
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not hold credentials; put them under headers")
@@ -144,7 +146,7 @@ class Price(Section):
     """What an hour of one GPU costs, from a date on."""
 
     gpu: str
-    usd_per_hour: float = Field(ge=0)
+    usd_per_hour: float = Field(ge=0, allow_inf_nan=False)
     since: dt.date = Field(default=dt.date.min, alias="from")
 
 
@@ -152,8 +154,10 @@ class RoofOverride(Section):
     """Peaks of a part that the catalogue does not know, or knows otherwise."""
 
     gpu: str
-    dram_bytes_per_second: float | None = Field(default=None, gt=0)
-    flops_per_second: dict[DtypeName, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    dram_bytes_per_second: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    flops_per_second: dict[DtypeName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="after")
     def _enough(self) -> RoofOverride:
@@ -201,9 +205,10 @@ class Configuration(Section):
     def _each_once(cls, value: tuple[Engine, ...]) -> tuple[Engine, ...]:
         seen: set[str] = set()
         for engine in value:
-            if engine.url in seen:
-                raise ValueError(f"{engine.url} is listed twice")
-            seen.add(engine.url)
+            server = server_of(engine.url)
+            if server in seen:
+                raise ValueError(f"{server} is listed twice")
+            seen.add(server)
         return value
 
 

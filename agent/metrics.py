@@ -16,7 +16,7 @@ from typing import Literal, TypeVar, cast
 from agent import __version__
 from agent.accounts import QUANTITIES, GpuTotals, WorkTotals, evidence_of
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
-from agent.readings import Histogram, Read
+from agent.readings import Absent, Histogram, Read
 from agent.roofline.bottleneck import BOTTLENECKS
 from agent.roofline.kv_cache import LIMITERS
 
@@ -49,7 +49,7 @@ class Metric:
     @property
     def unit(self) -> str:
         """The base unit that the name ends with, as people write it; "" for a plain count."""
-        words = self.name.removesuffix("_total").removesuffix("_info")
+        words = self.name.removesuffix("_total").removesuffix("_info").removesuffix("_to_full")
         for unit, suffix in (
             ("bytes/s", "bytes_per_second"),
             ("FLOP/s", "flops_per_second"),
@@ -61,7 +61,7 @@ class Metric:
             ("J", "joules"),
             ("Hz", "hertz"),
             ("°C", "celsius"),
-            ("0–1", "ratio"),
+            ("ratio", "ratio"),
             ("USD", "usd"),
             ("tokens", "tokens"),
         ):
@@ -255,7 +255,7 @@ def _replica_gpus(engine: EngineAssessment) -> Iterator[tuple[tuple[str, ...], f
 
 
 def _engine_gpus(assessment: Assessment) -> Iterator[Series]:
-    indexes = {gpu.uuid: str(gpu.index) for gpu in assessment.gpus}
+    indexes = {gpu.uuid: str(gpu.index) for gpu in assessment.gpus if gpu.up}
     for engine in assessment.engines:
         for uuid in engine.gpu_uuids:
             if uuid in indexes:
@@ -280,10 +280,10 @@ GPU_METRICS: tuple[Metric, ...] = (
     Metric(
         name="gpu_up",
         kind="gauge",
-        help="1 if the GPU can be read.",
+        help="1 if the GPU can be read; one that never could be has no uuid.",
         labels=GPU,
         origin="NVML",
-        read=lambda a: ((_gpu_labels(gpu), float(gpu.up)) for gpu in a.gpus if gpu.uuid),
+        read=lambda a: ((_gpu_labels(gpu), float(gpu.up)) for gpu in a.gpus),
     ),
     Metric(
         name="gpu_info",
@@ -860,10 +860,21 @@ HEALTH_METRICS: tuple[Metric, ...] = (
     Metric(
         name="source_up",
         kind="gauge",
-        help="1 if the last attempt at the source succeeded.",
+        help="1 if the last attempt at the source succeeded, 0 if it failed.",
         labels=("source",),
         origin="agent",
-        read=lambda a: (((source.name,), float(source.up)) for source in a.sources),
+        read=lambda a: (
+            ((source.name,), None if isinstance(source.outcome, Absent) else float(source.up))
+            for source in a.sources
+        ),
+    ),
+    Metric(
+        name="source_absent",
+        kind="gauge",
+        help="1 if there is no such source on this machine: no failure, and nothing to read.",
+        labels=("source",),
+        origin="agent",
+        read=lambda a: (((source.name,), float(isinstance(source.outcome, Absent))) for source in a.sources),
     ),
     Metric(
         name="source_last_success_timestamp_seconds",

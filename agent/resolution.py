@@ -27,7 +27,8 @@ class ModelChoice:
     weight_dtype: str | None = None
     """`None` leaves it to the ``quantization_config``."""
     kv_dtype: str | None = None
-    tensor_parallel: int = 1
+    tensor_parallel: int | None = None
+    """`None`: over all GPUs that the engine has here."""
     pipeline_parallel: int = 1
 
 
@@ -40,8 +41,8 @@ class Resolution:
     problem: str | None = None
 
 
-def resolve_model(choice: ModelChoice, reading: EngineReading) -> Resolution:
-    """The served model of one engine."""
+def resolve_model(choice: ModelChoice, reading: EngineReading, *, gpus: int = 0) -> Resolution:
+    """The served model of one engine, which has so many GPUs on this node."""
     config, origin = choice.config, "configuration"
     if config is None:
         config, origin = find_config(reading.model), "catalogue"
@@ -65,10 +66,15 @@ def resolve_model(choice: ModelChoice, reading: EngineReading) -> Resolution:
         weight_dtype=quantization.weights,
         kv_dtype=kv_dtype or BF16,
         part_dtypes=quantization.parts,
-        tensor_parallel=choice.tensor_parallel,
+        tensor_parallel=choice.tensor_parallel or max(gpus // choice.pipeline_parallel, 1),
         pipeline_parallel=choice.pipeline_parallel,
     )
-    return Resolution(served=served, origin=origin)
+    problem = None
+    if gpus > served.ranks:
+        problem = (
+            f"it has {gpus} GPUs here, and its model is split over {served.ranks}: check tensor_parallel"
+        )
+    return Resolution(served=served, origin=origin, problem=problem)
 
 
 def _kv_dtype(named_by_engine: str | None) -> str | None:

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.accounts import MEASURED, EngineAccount, GpuAccount
+from agent.accounts import EngineAccount, GpuAccount
 from agent.assessment import (
     Assessment,
     EngineAssessment,
@@ -28,7 +28,7 @@ from agent.assessment import (
     clock_ratios,
 )
 from agent.clock import Clock
-from agent.readings import EngineReading, Failed, GpuLost, GpuReading, NodeReading, ServerReading
+from agent.readings import Activity, EngineReading, Failed, GpuLost, GpuReading, NodeReading, ServerReading
 from agent.resolution import ModelChoice, Resolution, resolve_model
 from agent.roofline.bottleneck import Settled, Verdict, settle
 from agent.roofline.gpus import GpuSpec, describe_gpu
@@ -37,11 +37,13 @@ from agent.roofline.sharing import gpu_shares
 from agent.roofline.workload import workload
 from agent.sources.base import STALE_INTERVALS, Poller, SourceState
 from agent.traffic import Traffic
-from agent.units import SECONDS_PER_HOUR
+from agent.units import SECONDS_PER_HOUR, render_seconds
 from agent.window import EngineHistory, GpuHistory, GpuWindow
 
 log = logging.getLogger(__name__)
 
+GONE_SECONDS = 10 * 60.0
+"""An engine that has left its server's page is shown as down for so long, then forgotten."""
 HISTORY_SECONDS = 15 * 60.0
 """How far back the status page shows the classes."""
 
@@ -103,8 +105,12 @@ class _GpuTrack:
         self.spec: GpuSpec | None = None
         self.settled: Settled | None = None
         self.spans: deque[Span] = deque()
+        # Booked by engines' pages, and credited with the next tick that was watched.
         self.pending_flops = 0.0
         self.pending_bytes = 0.0
+        self.measured_seconds = 0.0
+        """For which bytes were measured since an engine's page was last booked here."""
+        self.booked = False
 
     def remember(self, start: float, end: float, verdict: Verdict) -> tuple[Span, ...]:
         """Add a stretch of time in one class, and forget what is too old to show."""
@@ -130,14 +136,15 @@ class _EngineTrack:
         )
         self.account = EngineAccount()
         self.settled: Settled | None = None
-        self._resolved_for: tuple[str, str | None] | None = None
+        self.seen_at_seconds = 0.0
+        self._resolved_for: tuple[str, str | None, int] | None = None
         self._resolution = Resolution()
 
-    def resolution(self, choice: ModelChoice, reading: EngineReading) -> Resolution:
+    def resolution(self, choice: ModelChoice, reading: EngineReading, gpus: int) -> Resolution:
         """The model, resolved again only when the page names another."""
-        asked = (reading.model, reading.kv_dtype)
+        asked = (reading.model, reading.kv_dtype, gpus)
         if asked != self._resolved_for:
-            self._resolution = resolve_model(choice, reading)
+            self._resolution = resolve_model(choice, reading, gpus=gpus)
             self._resolved_for = asked
         return self._resolution
 
@@ -150,14 +157,33 @@ class _Speaking:
     reading: EngineReading
     at_seconds: float
     gpus: tuple[str, ...]
+    """Its GPUs, whether they can be read now or not."""
 
 
-def _part(gpus: tuple[str, ...], rank: int, ranks: int) -> tuple[str, ...]:
+def _deal(gpus: tuple[str, ...], position: int, ranks: int) -> tuple[str, ...]:
     """The GPUs of one of several data-parallel ranks, which take theirs in order."""
     if ranks == 1 or len(gpus) % ranks:
         return gpus
     each = len(gpus) // ranks
-    return gpus[rank * each : (rank + 1) * each]
+    return gpus[position * each : (position + 1) * each]
+
+
+def _silence(state: SourceState[ServerReading], now: float) -> str:
+    """Why nothing is known of a server now."""
+    if isinstance(state.outcome, Failed):
+        return state.outcome.message
+    if state.last_success is None:
+        return "not read yet"
+    return f"its last answer is {render_seconds(now - state.last_success.at_seconds)} old"
+
+
+def _gpus_problem(server: MonitoredServer, gpus: tuple[str, ...], local: tuple[str, ...]) -> str | None:
+    """Why nothing is known of an engine's GPUs."""
+    if local:
+        return None
+    if gpus or server.gpus:
+        return "its GPUs cannot be read now"
+    return "which GPUs it runs on is not known; set gpus under this engine"
 
 
 class Sampler:
@@ -177,6 +203,10 @@ class Sampler:
         self._servers = tuple(servers)
         self._gpus: dict[str, _GpuTrack] = {}
         self._engines: dict[EngineKey, _EngineTrack] = {}
+        # Of every GPU that was ever read, by its index now.
+        self._uuids: dict[int, str] = {}
+        # The most ranks that each server's page has shown.
+        self._ranks: dict[str, int] = {}
         self._started_unix_seconds = clock.unix()
         self._ticked_at_seconds: float | None = None
         self.latest: Assessment | None = None
@@ -186,13 +216,12 @@ class Sampler:
         """Conclude what can be concluded now."""
         now, unix = self._clock.monotonic(), self._clock.unix()
         elapsed = now - self._ticked_at_seconds if self._ticked_at_seconds is not None else 0.0
-        self._ticked_at_seconds = now
-
         nvml = self._nvml.state() if self._nvml is not None else None
         states = [server.poller.state() for server in self._servers]
         node = nvml.fresh(now) if nvml is not None else None
         readings = node.reading.gpus if node is not None else ()
         alive = {gpu.uuid: gpu for gpu in readings if isinstance(gpu, GpuReading)}
+        self._uuids.update({gpu.index: gpu.uuid for gpu in readings if gpu.uuid})
         for uuid, reading in alive.items():
             assert node is not None
             self._gpu(uuid, reading).history.add(node.at_seconds, reading)
@@ -209,6 +238,8 @@ class Sampler:
                 track.account.credit_unobserved(elapsed)
                 track.history.forget()
                 track.settled = None
+        self._ticked_at_seconds = now  # last, so that the time of a tick that failed is not lost
+        self._forget_gone_engines()
         self.latest = Assessment(
             at_seconds=now,
             at_unix_seconds=unix,
@@ -240,29 +271,55 @@ class Sampler:
         for server, state in zip(self._servers, states, strict=True):
             page = state.fresh(now)
             if page is None:
-                message = state.outcome.message if isinstance(state.outcome, Failed) else "not read yet"
-                silent.extend(self._silent(server, message))
+                silent.extend(self._silent(server, _silence(state, now)))
                 continue
-            gpus = self._gpu_uuids(server, alive)
-            ranks = len(page.reading.engines)
-            for rank, reading in enumerate(page.reading.engines):
-                speaking.append(_Speaking(server, reading, page.at_seconds, _part(gpus, rank, ranks)))
+            gpus = self._gpu_uuids(server)
+            ranks = max(len(page.reading.engines), self._ranks.get(server.server, 1))
+            self._ranks[server.server] = ranks
+            for position, reading in enumerate(page.reading.engines):
+                at = int(reading.rank) if reading.rank.isdecimal() else position
+                mine = _deal(gpus, min(at, ranks - 1), ranks)
+                speaking.append(_Speaking(server, reading, page.at_seconds, mine))
+            shown = {reading.rank for reading in page.reading.engines}
+            silent.extend(
+                engine
+                for engine in self._silent(server, "it has left its server's page")
+                if engine.key.rank not in shown and engine.model
+            )
         residents = Counter(uuid for engine in speaking for uuid in engine.gpus)
-        assessed = [
-            self._assess_engine(engine, now, alive, alone=all(residents[uuid] == 1 for uuid in engine.gpus))
-            for engine in speaking
-        ]
+        assessed = [self._guarded(engine, now, alive, residents) for engine in speaking]
         return (*assessed, *silent)
+
+    def _guarded(
+        self, speaking: _Speaking, now: float, alive: dict[str, GpuReading], residents: Counter[str]
+    ) -> EngineAssessment:
+        """One engine's page must never cost the others': what cannot be assessed is shown as down."""
+        alone = all(residents[uuid] == 1 for uuid in speaking.gpus)
+        try:
+            return self._assess_engine(speaking, now, alive, alone=alone)
+        except (ArithmeticError, ValueError) as error:
+            log.exception("%s: its page cannot be assessed", speaking.server.server)
+            message = f"its page cannot be assessed: {type(error).__name__}; the log has the traceback"
+            return EngineAssessment(
+                key=EngineKey(server=speaking.server.server, rank=speaking.reading.rank),
+                engine=speaking.reading.engine,
+                model=speaking.reading.model,
+                up=False,
+                problem=message,
+                verdict=Verdict(bottleneck="unknown", reason=message),
+            )
 
     def _assess_engine(
         self, speaking: _Speaking, now: float, alive: dict[str, GpuReading], *, alone: bool
     ) -> EngineAssessment:
-        server, reading, local = speaking.server, speaking.reading, speaking.gpus
+        server, reading = speaking.server, speaking.reading
+        local = tuple(uuid for uuid in speaking.gpus if uuid in alive)
         key = EngineKey(server=server.server, rank=reading.rank)
         track = self._engines.get(key)
         if track is None:
             track = self._engines[key] = _EngineTrack(self._settings)
-        resolution = track.resolution(server.model, reading)
+        track.seen_at_seconds = now
+        resolution = track.resolution(server.model, reading, len(speaking.gpus))
         is_new_page = track.history.add(speaking.at_seconds, reading)
         spec, roof, gpu_window = self._ground(local, alive, resolution)
         facts = EngineFacts(
@@ -273,7 +330,8 @@ class Sampler:
             served=resolution.served,
             served_origin=resolution.origin,
             served_problem=resolution.problem,
-            gpu_uuids=local,
+            gpu_uuids=speaking.gpus,
+            gpus_problem=_gpus_problem(server, speaking.gpus, local),
             spec=spec,
             roof=roof,
             gpu_window=gpu_window,
@@ -303,7 +361,7 @@ class Sampler:
         if track.spec is not None and resolution.served is not None:
             peak = track.spec.roof(resolution.served.weight_dtype.compute)
             if peak is not None:
-                compute, memory = clock_ratios(reading, track.spec)
+                compute, memory = clock_ratios(reading, track.history.window(), track.spec)
                 roof = peak.scaled(compute=compute, memory=memory)
         return track.spec, roof, track.history.window()
 
@@ -319,11 +377,16 @@ class Sampler:
         work = workload(facts.served, traffic.work)
         track.account.credit_work(work)
         attribution = attribute_window(replace(facts, window=interval), traffic, work)
-        if attribution is not None and track.history.is_continuous:
+        watched = track.history.is_continuous and (facts.roof is not None or not facts.gpu_uuids)
+        if attribution is not None and watched:
             track.account.credit_time(interval.seconds, attribution)
         for uuid in facts.gpu_uuids:
-            self._gpus[uuid].pending_flops += work.flops / facts.served.ranks
-            self._gpus[uuid].pending_bytes += work.bytes / facts.served.ranks
+            gpu = self._gpus.get(uuid)
+            if gpu is not None:
+                unmeasured = max(1 - gpu.measured_seconds / interval.seconds, 0.0)
+                gpu.pending_flops += work.flops / facts.served.ranks
+                gpu.pending_bytes += work.bytes / facts.served.ranks * unmeasured
+                gpu.booked = True
 
     def _silent(self, server: MonitoredServer, message: str) -> list[EngineAssessment]:
         """A server that does not answer: known by its last name, and nothing is said of it but that."""
@@ -355,12 +418,22 @@ class Sampler:
             if reading is not None
         ]
 
-    def _gpu_uuids(self, server: MonitoredServer, alive: dict[str, GpuReading]) -> tuple[str, ...]:
-        """The GPUs of a server that can be read. A server on a node with one GPU has that one."""
-        wanted = server.gpus
-        if wanted is None:
-            return tuple(alive) if server.on_this_node and len(alive) == 1 else ()
-        return tuple(uuid for uuid, gpu in alive.items() if gpu.index in wanted or uuid in wanted)
+    def _gpu_uuids(self, server: MonitoredServer) -> tuple[str, ...]:
+        """The GPUs of a server, in the order they are listed; on a node with one GPU, that one."""
+        known = set(self._uuids.values())
+        if server.gpus is None:
+            return tuple(known) if server.on_this_node and len(known) == 1 else ()
+        named = (self._uuids.get(gpu) if isinstance(gpu, int) else gpu for gpu in server.gpus)
+        return tuple(uuid for uuid in named if uuid in known)
+
+    def _forget_gone_engines(self) -> None:
+        """Drop engines that have left a page which is still read; those of a silent server stay, as down."""
+        latest: dict[str, float] = {}
+        for key, track in self._engines.items():
+            latest[key.server] = max(latest.get(key.server, 0.0), track.seen_at_seconds)
+        for key, track in list(self._engines.items()):
+            if latest[key.server] - track.seen_at_seconds > GONE_SECONDS:
+                del self._engines[key]
 
     # --- GPUs --------------------------------------------------------------------------------------
 
@@ -394,7 +467,10 @@ class Sampler:
         window = track.history.window()
         assert window is not None  # its reading was added in this very tick
         residents = tuple(engine for engine in engines if engine.up and reading.uuid in engine.gpu_uuids)
-        assessed = assess_gpu(GpuFacts(reading=reading, window=window, spec=track.spec, engines=residents))
+        claimed = any(reading.uuid in self._gpu_uuids(server) for server in self._servers)
+        assessed = assess_gpu(
+            GpuFacts(reading=reading, window=window, spec=track.spec, engines=residents, claimed=claimed)
+        )
         track.settled = settle(
             track.settled,
             assessed.verdict,
@@ -408,8 +484,6 @@ class Sampler:
 
     def _credit(self, track: _GpuTrack, assessed: GpuAssessment, verdict: Verdict, elapsed: float) -> None:
         """Book the time since the last tick, or mark it as a gap when it was too long to speak for."""
-        flops, moved = track.pending_flops, track.pending_bytes
-        track.pending_flops = track.pending_bytes = 0.0
         account = track.account
         if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
             account.credit_unobserved(elapsed)
@@ -417,17 +491,44 @@ class Sampler:
         account.credit(elapsed, bottleneck=verdict.bottleneck)
         activity = assessed.reading.activity if assessed.reading is not None else None
         account.credit_activity(elapsed, activity)
-        now_flops, now_bytes = assessed.flops_per_second, assessed.dram_bytes_per_second
-        if now_flops is not None and now_flops.evidence != "modelled":
-            flops = now_flops.value * elapsed
-        account.credit_flops(elapsed, flops, now_flops.evidence if now_flops is not None else "none")
-        evidence = now_bytes.evidence if now_bytes is not None else "none"
-        if evidence in MEASURED:
-            if activity is not None and activity.dram_ratio is not None and assessed.spec is not None:
-                moved = activity.dram_ratio * assessed.spec.dram_bytes_per_second * elapsed
-            else:  # the window was measured, this very second was not
-                evidence = "modelled" if assessed.engines else "none"
-        account.credit_bytes(elapsed, moved, evidence)
+        self._credit_bytes(track, assessed, activity, elapsed)
+        self._credit_flops(track, assessed, activity, elapsed)
+
+    def _credit_bytes(
+        self, track: _GpuTrack, assessed: GpuAssessment, activity: Activity | None, elapsed: float
+    ) -> None:
+        """Measured, where this very second was; else what the engines' pages say."""
+        account, rate = track.account, assessed.dram_bytes_per_second
+        account.add_bytes(track.pending_bytes, "modelled")
+        track.pending_bytes = 0.0
+        if track.booked:
+            track.measured_seconds, track.booked = 0.0, False
+        ratio = activity.dram_ratio if activity is not None else None
+        measured = activity is not None and rate is not None and rate.evidence == activity.evidence
+        if measured and ratio is not None and rate is not None and assessed.spec is not None:
+            account.add_bytes(ratio * assessed.spec.dram_bytes_per_second * elapsed, rate.evidence)
+            account.credit_evidence("dram_bytes", elapsed, rate.evidence)
+            track.measured_seconds += elapsed
+        else:
+            known = rate is not None and bool(assessed.engines)
+            account.credit_evidence("dram_bytes", elapsed, "modelled" if known else "none")
+
+    def _credit_flops(
+        self, track: _GpuTrack, assessed: GpuAssessment, activity: Activity | None, elapsed: float
+    ) -> None:
+        """What the engines' pages say; on a GPU without engines an estimate from its tensor activity."""
+        account, rate = track.account, assessed.flops_per_second
+        account.add_flops(track.pending_flops, "modelled")
+        track.pending_flops = 0.0
+        roof = assessed.current_roof(assessed.compute_dtype)
+        ratio = activity.tensor_ratio if activity is not None else None
+        evidence = rate.evidence if rate is not None else "none"
+        if evidence not in ("modelled", "none"):
+            if ratio is not None and roof is not None:
+                account.add_flops(ratio * roof.flops_per_second * elapsed, evidence)
+            else:
+                evidence = "none"
+        account.credit_evidence("flops", elapsed, evidence)
 
     def _charge(
         self,
@@ -442,15 +543,15 @@ class Sampler:
             return
         usd = (self._usd_per_hour(assessed, unix) or 0.0) * elapsed / SECONDS_PER_HOUR
         watts = assessed.reading.power_watts if assessed.reading is not None else None
-        payers = [
-            engine for engine in residents if engine.attribution is not None and engine.window is not None
-        ]
-        shares = gpu_shares([engine.busy_by_phase for engine in payers])
-        for engine, share in zip(payers, shares, strict=True):
-            self._engines[engine.key].account.credit_share(share, usd=usd, joules=(watts or 0.0) * elapsed)
+        joules, unattributed = (watts or 0.0) * elapsed, 1.0
+        shares = gpu_shares([engine.busy_by_phase for engine in residents])
+        for engine, share in zip(residents, shares, strict=True):
+            if engine.attribution is not None:  # what the others did nobody knows: theirs stays open
+                self._engines[engine.key].account.credit_share(share, usd=usd, joules=joules)
+                unattributed -= sum(share.values())
         verdict = track.settled.verdict if track.settled is not None else assessed.verdict
         track.account.credit_cost(
-            usd, idle=verdict.bottleneck == "idle", unattributed_usd=0.0 if payers else usd
+            usd, idle=verdict.bottleneck == "idle", unattributed_usd=max(unattributed, 0.0) * usd
         )
 
     def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float | None:

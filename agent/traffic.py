@@ -40,7 +40,7 @@ class Traffic:
         exact for one request at a time and for a full batch, an estimate in between.
         """
         counts = window.increments
-        if counts.generation_tokens is None or counts.first_tokens is None:
+        if counts.generation_tokens is None or counts.first_tokens is None or counts.prefill_tokens is None:
             return None
         prompts = counts.first_tokens
         decode_tokens = max(counts.generation_tokens - prompts, 0.0)
@@ -57,7 +57,7 @@ class Traffic:
                 decode_steps=decode_steps,
                 decode_context=context or 0.0,
                 prompts=prompts,
-                prefill_tokens=counts.prefill_tokens or 0.0,
+                prefill_tokens=counts.prefill_tokens,
                 prompt_past=(counts.cached_prompt_tokens or 0.0) / prompts if prompts > 0 else 0.0,
                 prompt_dispersion=window.prompt_dispersion,
                 prefill_logits=prompts,

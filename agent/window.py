@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Evidence, GpuReading, Histogram
 
@@ -55,12 +56,16 @@ class EngineWindow:
     """E[n²] ÷ E[n]² of the prompts' computed lengths; 1 where it is not known."""
     seconds_since_step: float
     """Since the engine was last seen to make a step."""
+    seconds_stuck: float
+    """Of them, those in which it had requests running all the time; 0 when it has none now."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
     at_seconds: float
     reading: EngineReading
+    known: EngineReading
+    """The reading, with what is missing on this page as it was last known: the base of differences."""
     totals: EngineTotals
 
 
@@ -74,6 +79,7 @@ class EngineHistory:
         self._before_last: _Page | None = None
         self._last: _Page | None = None
         self._stepped_at_seconds = 0.0
+        self._running_since_seconds: float | None = None
         self._window: EngineWindow | None = None
 
     @property
@@ -90,22 +96,26 @@ class EngineHistory:
         """Take a page; a page already taken changes nothing and gives `False`."""
         last = self._last
         if last is None:
-            page = _Page(at_seconds, reading, _first_totals(reading))
+            page = _Page(at_seconds, reading, reading, _first_totals(reading))
             self._stepped_at_seconds = at_seconds
         elif at_seconds <= last.at_seconds:
             return False
         else:
-            restarted = _restarted(last.reading, reading)
-            page = _Page(at_seconds, reading, _advance(last, reading, restarted))
+            restarted = _restarted(last.known, reading)
+            page = _advance(last, reading, restarted=restarted, at_seconds=at_seconds)
             if restarted or at_seconds - last.at_seconds > self._gap_seconds:
                 self._pages.clear()
-            if restarted or _progress(reading) != _progress(last.reading):
+            if restarted or _progress(page.known) != _progress(last.known):
                 self._stepped_at_seconds = at_seconds
+        if not reading.requests_running:
+            self._running_since_seconds = None
+        elif self._running_since_seconds is None:
+            self._running_since_seconds = at_seconds
         self._before_last, self._last = last, page
         self._pages.append(page)
         while len(self._pages) > 2 and self._pages[1].at_seconds <= at_seconds - self._keep_seconds:
             self._pages.popleft()
-        self._window = _between(tuple(self._pages), self._stepped_at_seconds)
+        self._window = self._between(tuple(self._pages))
         return True
 
     def window(self) -> EngineWindow | None:
@@ -116,45 +126,50 @@ class EngineHistory:
         """Between the last two pages, a gap or a restart between them or not; so nothing is left out."""
         if self._before_last is None or self._last is None:
             return None
-        return _between((self._before_last, self._last), self._stepped_at_seconds)
+        return self._between((self._before_last, self._last))
 
     @property
     def is_continuous(self) -> bool:
         """Whether the last page follows the one before without a gap or a restart."""
         return len(self._pages) > 1
 
+    def _between(self, pages: Sequence[_Page]) -> EngineWindow | None:
+        if len(pages) < 2:
+            return None
+        base, *rest = pages
+        last = rest[-1]
+        increments = {
+            name: total - base.totals.counters[name]
+            for name, total in last.totals.counters.items()
+            if name in base.totals.counters
+        }
+        readings = [page.reading for page in rest]
+        running = [r.requests_running for r in readings if r.requests_running is not None]
+        waiting = [r.requests_waiting for r in readings if r.requests_waiting is not None]
+        return EngineWindow(
+            seconds=last.at_seconds - base.at_seconds,
+            increments=EngineCounters(**increments),
+            running_mean=_mean(running),
+            running_ratio=_mean([float(value > 0) for value in running]),
+            waiting_mean=_mean(waiting),
+            held_tokens_mean=_held_tokens([page.reading for page in pages]),
+            kv_points=tuple(
+                (page.at_seconds, page.reading.kv_used_ratio)
+                for page in rest
+                if page.reading.kv_used_ratio is not None
+            ),
+            prompt_dispersion=_dispersion(
+                base.totals.histograms.get("computed_prompt_lengths"),
+                last.totals.histograms.get("computed_prompt_lengths"),
+            ),
+            seconds_since_step=last.at_seconds - self._stepped_at_seconds,
+            seconds_stuck=self._seconds_stuck(last.at_seconds),
+        )
 
-def _between(pages: Sequence[_Page], stepped_at_seconds: float) -> EngineWindow | None:
-    if len(pages) < 2:
-        return None
-    base, *rest = pages
-    last = rest[-1]
-    increments = {
-        name: total - base.totals.counters[name]
-        for name, total in last.totals.counters.items()
-        if name in base.totals.counters
-    }
-    readings = [page.reading for page in rest]
-    running = [r.requests_running for r in readings if r.requests_running is not None]
-    waiting = [r.requests_waiting for r in readings if r.requests_waiting is not None]
-    return EngineWindow(
-        seconds=last.at_seconds - base.at_seconds,
-        increments=EngineCounters(**increments),
-        running_mean=_mean(running),
-        running_ratio=_mean([float(value > 0) for value in running]),
-        waiting_mean=_mean(waiting),
-        held_tokens_mean=_held_tokens([page.reading for page in pages]),
-        kv_points=tuple(
-            (page.at_seconds, page.reading.kv_used_ratio)
-            for page in rest
-            if page.reading.kv_used_ratio is not None
-        ),
-        prompt_dispersion=_dispersion(
-            base.totals.histograms.get("computed_prompt_lengths"),
-            last.totals.histograms.get("computed_prompt_lengths"),
-        ),
-        seconds_since_step=last.at_seconds - stepped_at_seconds,
-    )
+    def _seconds_stuck(self, now_seconds: float) -> float:
+        if self._running_since_seconds is None:
+            return 0.0
+        return now_seconds - max(self._stepped_at_seconds, self._running_since_seconds)
 
 
 def _mean(values: list[float]) -> float | None:
@@ -189,21 +204,29 @@ def _first_totals(reading: EngineReading) -> EngineTotals:
     return EngineTotals(counters=counters, histograms=histograms)
 
 
-def _advance(last: _Page, reading: EngineReading, restarted: bool) -> EngineTotals:
-    """Totals after `reading`: a restarted engine has done all that it shows since its start."""
+def _advance(last: _Page, reading: EngineReading, *, restarted: bool, at_seconds: float) -> _Page:
+    """The page after `last`: a restarted engine has done all that it shows since its start.
+
+    What is missing on one page is not lost: its next difference is formed from where it was last known.
+    """
     counters = dict(last.totals.counters)
+    known_counters: dict[str, float | None] = {}
     for name in COUNTER_NAMES:
-        new = getattr(reading.counters, name)
-        old = 0.0 if restarted else getattr(last.reading.counters, name)
+        old, new = getattr(last.known.counters, name), getattr(reading.counters, name)
         if new is not None:
-            counters[name] = counters.get(name, 0.0) + (0.0 if old is None else new - old)
+            base = 0.0 if restarted else new if old is None else old
+            counters[name] = counters.get(name, 0.0) + (new - base)
+        known_counters[name] = old if new is None and not restarted else new
     histograms = dict(last.totals.histograms)
+    known_histograms: dict[str, Any] = {}
     for name in HISTOGRAM_NAMES:
+        before: Histogram | None = None if restarted else getattr(last.known, name)
         now: Histogram | None = getattr(reading, name)
         if now is not None:
-            before = None if restarted else getattr(last.reading, name)
             histograms[name] = _add_increase(histograms.get(name), before, now)
-    return EngineTotals(counters=counters, histograms=histograms)
+        known_histograms[name] = before if now is None else now
+    known = replace(reading, counters=EngineCounters(**known_counters), **known_histograms)
+    return _Page(at_seconds, reading, known, EngineTotals(counters=counters, histograms=histograms))
 
 
 def _add_increase(total: Histogram | None, before: Histogram | None, now: Histogram) -> Histogram:

@@ -46,6 +46,7 @@ class Scripted:
 
     name: str
     answer: Any = None
+    failure_reasons: tuple[str, ...] = ("refused",)
 
     def read(self) -> Any:
         if isinstance(self.answer, Exception):
@@ -59,21 +60,29 @@ class Scripted:
 class Bench:
     """A sampler with scripted sources and a clock of its own."""
 
-    def __init__(self, *, gpus: tuple[int, ...] = (0,), **given: Any) -> None:
+    def __init__(self, *, gpus: tuple[int, ...] = (0,), neighbour: bool = False, **given: Any) -> None:
         self.clock = ManualClock()
         self.nvml = Scripted("nvml", NodeReading(gpus=(H100,)))
         self.engine = Scripted("engine:h:8000", ServerReading(engines=()))
+        self.neighbour = Scripted("engine:h:8001", ServerReading(engines=()))
         self._nvml_poller: Poller[NodeReading] = Poller(
             self.nvml, interval_seconds=1, deadline_seconds=5, clock=self.clock
         )
-        self._engine_poller: Poller[ServerReading] = Poller(
-            self.engine, interval_seconds=5, deadline_seconds=10, clock=self.clock
-        )
+        sources = [self.engine, self.neighbour] if neighbour else [self.engine]
+        self._servers = [
+            MonitoredServer(
+                poller=Poller(source, interval_seconds=5, deadline_seconds=10, clock=self.clock),
+                server=source.name.removeprefix("engine:"),
+                engine="vllm",
+                gpus=gpus,
+            )
+            for source in sources
+        ]
         self.sampler = Sampler(
             settings=Settings(node="n", **given),
             clock=self.clock,
             nvml=self._nvml_poller,
-            servers=[MonitoredServer(poller=self._engine_poller, server="h:8000", engine="vllm", gpus=gpus)],
+            servers=self._servers,
         )
 
     def run(self, seconds: int, *, poll: bool = True) -> Assessment:
@@ -84,7 +93,8 @@ class Bench:
             if poll:
                 self._nvml_poller.poll()
                 if round(self.clock.monotonic()) % 5 == 0:
-                    self._engine_poller.poll()
+                    for server in self._servers:
+                        server.poller.poll()
             assessment = self.sampler.tick()
         assert assessment is not None
         return assessment
@@ -157,7 +167,7 @@ def test_a_reader_with_a_bug_is_a_failed_source_and_no_more(caplog: pytest.LogCa
     bench.engine.answer = ZeroDivisionError("a bug")
     assessment = bench.run(10)
     engine = next(source for source in assessment.sources if source.name == "engine:h:8000")
-    assert engine.failures == {"internal": 2}
+    assert engine.failures == {"internal": 2, "refused": 0, "timeout": 0}
     assert assessment.gpus[0].up
     assert "ZeroDivisionError" in caplog.text
 
@@ -301,6 +311,140 @@ def test_data_parallel_ranks_take_their_gpus_in_order() -> None:
     bench.engine.answer = ServerReading(engines=(page, replace(page, rank="1")))
     engines = bench.run(10).engines
     assert [engine.gpu_uuids for engine in engines] == [("GPU-0",), ("GPU-1",)]
+
+
+# --- what must not mislead ------------------------------------------------------------------------
+
+
+def idle_page() -> ServerReading:
+    (reading,) = vllm(0).engines
+    return ServerReading(engines=(replace(reading, requests_running=0.0),))
+
+
+def test_an_idle_engine_beside_a_busy_one_does_not_seem_to_hang() -> None:
+    bench = Bench(neighbour=True)
+    bench.neighbour.answer = idle_page()
+    assessment = serving(bench, 120)
+    assert assessment.gpus[0].verdict.bottleneck == "memory_bandwidth"
+
+
+def test_an_engine_that_only_just_got_a_request_does_not_seem_to_hang() -> None:
+    bench = Bench()
+    bench.nvml.answer = NodeReading(gpus=(replace(H100, activity=None, kernel_time_ratio=0.0),))
+    bench.engine.answer = idle_page()
+    bench.run(300)
+    bench.engine.answer = vllm(0)
+    assert "hang" not in bench.run(5).engines[0].verdict.reason
+
+
+def test_work_that_no_listed_engine_does_is_not_called_idle() -> None:
+    bench = Bench()
+    bench.engine.answer = idle_page()
+    verdict = bench.run(20).gpus[0].verdict
+    assert verdict.bottleneck == "memory_bandwidth"
+    assert "something else" in verdict.reason
+
+
+def test_a_silent_engines_gpu_is_not_given_derived_flops() -> None:
+    bench = Bench()
+    serving(bench, 60)
+    bench.engine.answer = SourceError("refused", "refused")
+    totals = bench.run(100).gpus[0].totals
+    assert totals.flops["gpm"] == 0
+
+
+@pytest.mark.parametrize("event", ["a restart", "a page that fails for long", "a stall of the agent"])
+def test_gpus_do_the_flops_of_their_engines_without_remainder(event: str) -> None:
+    bench = Bench()
+    bench.nvml.answer = NodeReading(gpus=(replace(H100, activity=None),))
+    serving(bench, 60)
+    if event == "a restart":
+        bench.engine.answer = vllm(900, start_time_seconds=5.0)
+    elif event == "a page that fails for long":
+        bench.engine.answer = SourceError("timeout", "no answer")
+        bench.run(30)
+        bench.engine.answer = vllm(1100 * 90)
+    else:
+        bench.clock.advance(4)
+        bench.engine.answer = vllm(1100 * 66)
+    assessment = bench.run(20)
+    gpu, engine = assessment.gpus[0].totals, assessment.engines[0].work_totals
+    assert engine is not None
+    assert gpu.flops["modelled"] == pytest.approx(sum(engine.flops.values()))
+    assert gpu.dram_bytes["modelled"] == pytest.approx(sum(engine.dram_bytes.values()))
+
+
+def test_a_histogram_that_is_missing_once_is_not_counted_again() -> None:
+    bench = Bench()
+
+    def page(count: float | None) -> ServerReading:
+        shown = None if count is None else Histogram(bounds=(math.inf,), cumulative=(count,), sum=count)
+        return vllm(0, time_to_first_token=shown)
+
+    for count in (100_000, 100_010, None, 100_030):
+        bench.engine.answer = page(count)
+        assessment = bench.run(5)
+    assert assessment.engines[0].totals.histograms["time_to_first_token"].count == 30
+
+
+def test_a_lost_gpu_moves_no_other_gpu_to_another_rank() -> None:
+    bench = Bench(gpus=(1, 0))
+    other = replace(H100, index=1, uuid="GPU-1")
+    page = vllm(1000).engines[0]
+    bench.nvml.answer = NodeReading(gpus=(H100, other))
+    bench.engine.answer = ServerReading(engines=(page, replace(page, rank="1")))
+    assert [e.gpu_uuids for e in bench.run(10).engines] == [("GPU-1",), ("GPU-0",)], "in the order listed"
+    lost = GpuLost(index=0, uuid="GPU-0", name=H100.name, reason="lost", message="gone")
+    bench.nvml.answer = NodeReading(gpus=(lost, other))
+    assert [e.gpu_uuids for e in bench.run(10).engines] == [("GPU-1",), ("GPU-0",)]
+    bench.engine.answer = ServerReading(engines=(page,))
+    assert bench.run(10).engines[0].gpu_uuids == ("GPU-1",), "the other rank has left the page"
+
+
+def test_a_rank_that_leaves_the_page_is_down_and_later_forgotten() -> None:
+    bench = Bench()
+    page = vllm(1000).engines[0]
+    bench.engine.answer = ServerReading(engines=(page, replace(page, rank="1")))
+    bench.run(10)
+    bench.engine.answer = ServerReading(engines=(page,))
+    assert [(e.key.rank, e.up) for e in bench.run(10).engines] == [("0", True), ("1", False)]
+    assert [(e.key.rank, e.up) for e in bench.run(620).engines] == [("0", True)]
+
+
+def test_a_page_of_absurd_numbers_costs_its_own_engine_only() -> None:
+    bench = Bench(neighbour=True)
+    (absurd,) = vllm(1000).engines
+    bench.neighbour.answer = ServerReading(engines=(replace(absurd, kv_capacity_tokens=10**400),))
+    assessment = serving(bench, 30)
+    healthy, sick = assessment.engines
+    assert healthy.up
+    assert not sick.up
+    assert assessment.gpus[0].up
+
+
+def test_a_gpu_that_was_never_read_is_shown_as_down() -> None:
+    bench = Bench()
+    bench.nvml.answer = NodeReading(
+        gpus=(GpuLost(index=0, uuid=None, name=None, reason="lost", message="gone"),)
+    )
+    (gpu,) = bench.run(5).gpus
+    assert (gpu.up, gpu.uuid) == (False, "")
+
+
+def test_an_engine_whose_gpus_cannot_be_read_is_told_so() -> None:
+    bench = Bench()
+    serving(bench, 60)
+    bench.nvml.answer = SourceError("unknown", "the driver is sick")
+    bench.run(5)
+    assert serving(bench, 5, start=66_000).engines[0].verdict.reason == "its GPUs cannot be read now"
+
+
+def test_tensor_parallel_is_as_many_gpus_as_an_engine_has() -> None:
+    bench = Bench(gpus=(0, 1))
+    bench.nvml.answer = NodeReading(gpus=(H100, replace(H100, index=1, uuid="GPU-1")))
+    served = serving(bench, 30).engines[0].served
+    assert served is not None
+    assert served.tensor_parallel == 2
 
 
 # --- assess never raises on any subset of missing fields -----------------------------------------

@@ -20,6 +20,7 @@ from agent.errors import SourceError
 from agent.labels import label_text
 from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Histogram, ServerReading
 from agent.sources.page import (
+    ADVICE,
     DEFAULT_LIMITS,
     Page,
     PageLimits,
@@ -113,6 +114,15 @@ def histogram_samples(names: Iterable[str]) -> frozenset[str]:
     return frozenset(f"{name}_{part}" for name in names for part in ("bucket", "sum"))
 
 
+def server_of(url: str) -> str:
+    """Host and port of a URL, and its path where it is unusual: behind a gateway only paths differ."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    path = parts.path.rstrip("/")
+    return f"{host}:{port}" + ("" if path in ("", "/metrics") else path)
+
+
 # --- the source ----------------------------------------------------------------------------------
 
 
@@ -133,13 +143,9 @@ class EngineSource:
         session: requests.Session | None = None,
     ) -> None:
         """`ValueError` if the URL cannot be one; `session` as from `open_session`."""
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        path = "" if parts.path == "/metrics" else parts.path
-        self.server = label_text(f"{host}:{port}")
-        """Host and port: the value of the label `server`."""
-        self.name = label_text(f"engine:{host}:{port}{path}")
+        self.server = label_text(server_of(url))
+        """The value of the label `server`."""
+        self.name = label_text(f"engine:{self.server}")
         self._url = url
         self._definitions = tuple(definitions)
         self._limits = limits
@@ -150,6 +156,11 @@ class EngineSource:
         wanted = frozenset[str]().union(*(definition.wanted for definition in self._definitions))
         self._parser = PageParser(wanted, limits=limits, subject=self._subject)
         self._before: dict[str, EngineReading] = {}
+
+    @property
+    def failure_reasons(self) -> tuple[str, ...]:
+        """Of fetching, and of recognising."""
+        return (*ADVICE, "unrecognised")
 
     def read(self) -> ServerReading:
         """Fetch the page and read all engines on it."""

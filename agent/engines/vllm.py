@@ -86,6 +86,9 @@ INTER_TOKEN_LATENCY = _spelled("inter_token_latency_seconds", "time_per_output_t
 REQUEST_LATENCY = _spelled("e2e_request_latency_seconds")
 COMPUTED_PROMPT_LENGTHS = _spelled("request_prefill_kv_computed_tokens")  # since 0.13
 
+MAX_DIGITS = 18
+"""Of a number that is one; whatever is longer is not."""
+
 CACHE_CONFIG = _spelled("cache_config_info")
 MODEL_NAMES = _spelled("generation_tokens_total", "num_requests_running")
 """Families that carry the label `model_name`, which `cache_config_info` does not."""
@@ -192,7 +195,7 @@ def _labels(page: Page, names: tuple[str, ...]) -> Mapping[str, str]:
 def _integer(text: str | None) -> int | None:
     """The number; `cache_config_info` writes everything as text, ``None`` among it."""
     try:
-        return int(text) if text else None
+        return int(text) if text and len(text) < MAX_DIGITS else None
     except ValueError:
         return None
 

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -25,6 +26,7 @@ from agent.clock import Clock
 from agent.labels import label_text
 from agent.metrics import TABLE, Metric
 from agent.readings import Histogram
+from agent.sources.base import SourceState
 
 log = logging.getLogger(__name__)
 
@@ -149,9 +151,12 @@ class Renderer:
         *,
         clock: Clock,
         interval_seconds: float,
+        states: Callable[[], tuple[SourceState[Any], ...]] = tuple,
         table: Sequence[Metric] = TABLE,
     ) -> None:
+        """`states` gives the sources as they are now, for a page without a fresh assessment."""
         self._latest = latest
+        self._states = states
         self._clock = clock
         self._stale_seconds = max(STALE_TICKS * interval_seconds, MIN_STALE_SECONDS)
         self._families = {
@@ -207,7 +212,8 @@ class Renderer:
         if assessment is None:
             return _own_process(openmetrics=openmetrics).encode()
         if self._is_stale(assessment):
-            assessment = replace(assessment, gpus=(), engines=())
+            now = self._clock.monotonic()
+            assessment = replace(assessment, at_seconds=now, gpus=(), engines=(), sources=self._states())
         lines = [line for family in self._families[openmetrics] for line in family.render(assessment)]
         lines.append(_own_process(openmetrics=openmetrics))
         return "".join(lines).encode()

@@ -7,7 +7,7 @@ neither says enough, or they contradict themselves, the answer is `unknown`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from agent.readings import Evidence
@@ -174,6 +174,11 @@ def from_shares(
     evidence: Evidence = "modelled" if counters is None else "mixed"
     if counters is not None and counters.contradictory:
         return from_counters(counters, requests_running=True)
+    resident = counters.graphics_ratio if counters is not None else None
+    if busy_ratio < IDLE_RATIO and counters is not None and (resident or 0.0) > 2 * IDLE_RATIO:
+        others = from_counters(counters, requests_running=False)
+        reason = f"the engines listed here are idle, and something else is not: {others.reason}"
+        return replace(others, reason=reason)
     if busy_ratio < IDLE_RATIO:
         return Verdict(
             bottleneck="idle",

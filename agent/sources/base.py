@@ -36,6 +36,10 @@ class Source(Protocol[T_co]):
     def name(self) -> str:
         """The value of the label `source`."""
 
+    @property
+    def failure_reasons(self) -> tuple[str, ...]:
+        """The reasons it knows, so that each is counted from 0."""
+
     def read(self) -> T_co:
         """Read once."""
 
@@ -71,6 +75,14 @@ class SourceState(Generic[T]):
         return success
 
 
+OWN_REASONS = ("timeout", "internal")
+"""Reasons that the poller itself gives."""
+
+
+def _one_more(failures: Mapping[str, int], reason: str) -> dict[str, int]:
+    return {**failures, reason: failures.get(reason, 0) + 1}
+
+
 class Poller(Generic[T]):
     """Reads one source at its interval and publishes its `SourceState`.
 
@@ -85,8 +97,14 @@ class Poller(Generic[T]):
         self._interval_seconds = interval_seconds
         self._deadline_seconds = deadline_seconds
         self._clock = clock
-        self._state: SourceState[T] = SourceState(name=source.name, interval_seconds=interval_seconds)
+        self._state: SourceState[T] = SourceState(
+            name=source.name,
+            interval_seconds=interval_seconds,
+            failures=dict.fromkeys(sorted({*source.failure_reasons, *OWN_REASONS}), 0),
+        )
         self._attempt_since: float | None = None
+        # The attempt that was found overdue; it is counted once, now or when it ends.
+        self._overdue_since: float | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -95,16 +113,15 @@ class Poller(Generic[T]):
         state, since = self._state, self._attempt_since
         now = self._clock.monotonic()
         if since is not None and now - since > self._deadline_seconds:
+            if self._overdue_since != since:
+                self._overdue_since = since
+                log.warning("%s: no answer for %.0f s; the attempt is still waiting", state.name, now - since)
             overdue = Failed(
                 reason="timeout",
                 message=f"{state.name}: no answer for {now - since:.0f} s; the attempt is still waiting",
                 at_seconds=now,
             )
-            return replace(
-                state,
-                outcome=overdue,
-                failures={**state.failures, "timeout": state.failures.get("timeout", 0) + 1},
-            )
+            return replace(state, outcome=overdue, failures=_one_more(state.failures, "timeout"))
         return state
 
     def poll(self) -> SourceState[T]:
@@ -115,8 +132,10 @@ class Poller(Generic[T]):
         outcome = self._attempt()
         success = outcome if isinstance(outcome, Read) else before.last_success
         failures = before.failures
-        if isinstance(outcome, Failed):
-            failures = {**failures, outcome.reason: failures.get(outcome.reason, 0) + 1}
+        if self._overdue_since == started:
+            failures = _one_more(failures, "timeout")
+        elif isinstance(outcome, Failed):
+            failures = _one_more(failures, outcome.reason)
         self._log_change(before.outcome, outcome)
         self._state = SourceState(
             name=before.name,

@@ -125,6 +125,11 @@ class NvmlSource:
         self._gpus: dict[int, _Gpu] = {}
         self._identities: dict[int, tuple[str, str]] = {}  # UUID and name last seen at an index
 
+    @property
+    def failure_reasons(self) -> tuple[str, ...]:
+        """Of all that NVML can answer."""
+        return (*(reason for reason, _ in _MEANINGS.values()), _UNEXPLAINED[0])
+
     def read(self) -> NodeReading:
         """All GPUs in NVML's order; none is a reading too."""
         with self._session:

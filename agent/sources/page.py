@@ -56,6 +56,9 @@ class PageLimits:
 
 DEFAULT_LIMITS = PageLimits()
 
+MAX_VALUE = 1e30
+"""No counter of tokens, bytes or FLOPs gets there; sums and squares of what is below stay finite."""
+
 
 # --- fetching ------------------------------------------------------------------------------------
 
@@ -386,4 +389,8 @@ def _parse_value(text: str) -> float:
     value = text.split(None, 1)[0]
     if "_" in value:  # Python reads 1_000, the format does not know it
         raise ValueError(value)
-    return float(value)
+    number = float(value)
+    # Infinite and undefined values are left to the caller, as missing; what is merely absurd is malformed.
+    if MAX_VALUE < abs(number) < math.inf:
+        raise ValueError(value)
+    return number

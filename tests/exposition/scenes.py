@@ -55,6 +55,7 @@ class Scripted(Generic[T]):
     name: str
     answer: Callable[[float], T]
     clock: ManualClock
+    failure_reasons: tuple[str, ...] = ()
 
     def read(self) -> T:
         return self.answer(self.clock.monotonic())
