@@ -26,7 +26,7 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 GB into .venv-vllm)
 	@tests/e2e/install_vllm.sh $(VLLM_DIR)
-	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/vllm_server.py $(PYTEST)
+	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/vllm_server.py tests/e2e/vllm_mixture.py $(PYTEST)
 
 accuracy: $(VENV)/.dev  ## docs/accuracy.md's tables, from the measurements
 	@$(BIN)/python -m tests.accuracy

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real vLLM server that runs without a GPU, for tests/e2e/vllm_server.py.
+# A real vLLM server that runs without a GPU, for tests/e2e/vllm_*.py.
 #
 #   install_vllm.sh [DIRECTORY]    a virtual environment there, or in .venv-vllm: 3.4 GB, about two minutes
 #

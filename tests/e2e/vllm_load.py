@@ -1,7 +1,7 @@
-"""A client that knows what it asked for, and what that must have cost.
+"""A client that knows what it asked for and what it got.
 
-Nothing here imports the agent. The client's truth is the `usage` of each answer, the time at which each
-streamed token came, and arithmetic on the model's numbers, written down once more.
+Nothing here imports the agent. The client's truth is the `usage` of each answer, and the time at which each
+streamed token came.
 """
 
 from __future__ import annotations
@@ -10,27 +10,19 @@ import random
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import requests
 
-from tests.e2e.vllm_process import (
-    FFN,
-    HEAD_DIM,
-    HEADS,
-    HIDDEN,
-    KV_HEADS,
-    LAYERS,
-    SERVED_NAME,
-    VOCABULARY,
-)
+from tests.e2e.vllm_models import VOCABULARY
+from tests.e2e.vllm_process import SERVED_NAME
 
 REQUEST_SECONDS = 120.0
 """No answer takes so long; a server that hangs must not hang the tests."""
 
-# --- what was asked for, and what it costs ---------------------------------------------------------
+# --- what was asked for ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,43 +57,10 @@ class Answer:
         """The part of the prompt that was computed."""
         return self.prompt_tokens - self.cached_tokens
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flops:
-    """FLOPs by phase."""
-
-    prefill: int
-    decode: int
-
     @property
-    def total(self) -> int:
-        """Of both phases."""
-        return self.prefill + self.decode
-
-
-LINEAR_FLOPS = 2 * LAYERS * HIDDEN * (2 * HEADS * HEAD_DIM + 2 * KV_HEADS * HEAD_DIM + 3 * FFN)
-"""Of one token through all layers, without what it attends to."""
-HEAD_FLOPS = 2 * HIDDEN * VOCABULARY
-"""Of the logits of one token."""
-PAIR_FLOPS = 4 * LAYERS * HEADS * HEAD_DIM
-"""Of one token that attends to one token."""
-
-
-def causal_flops(answers: Iterable[Answer]) -> Flops:
-    """Each token attends to those before it and to itself; prefill gives the first token of an answer."""
-    prefill = decode = 0
-    for answer in answers:
-        computed, decoded = answer.computed_tokens, answer.generated_tokens - 1
-        pairs = computed * answer.cached_tokens + computed * (computed + 1) // 2
-        prefill += computed * LINEAR_FLOPS + pairs * PAIR_FLOPS + HEAD_FLOPS
-        pairs = decoded * answer.prompt_tokens + decoded * (decoded + 1) // 2
-        decode += decoded * (LINEAR_FLOPS + HEAD_FLOPS) + pairs * PAIR_FLOPS
-    return Flops(prefill=prefill, decode=decode)
-
-
-def square_excess_flops(answers: Iterable[Answer]) -> int:
-    """What vLLM counts on top: each token of a prompt attends to those after it as well."""
-    return sum(a.computed_tokens * (a.computed_tokens - 1) // 2 for a in answers) * PAIR_FLOPS
+    def decoded_tokens(self) -> int:
+        """Without the first, which prefill gives."""
+        return self.generated_tokens - 1
 
 
 # --- asking ----------------------------------------------------------------------------------------

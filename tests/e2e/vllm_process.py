@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 
 from tests.e2e.agent_process import Page, free_port, wait_until
+from tests.e2e.vllm_models import MAX_MODEL_LEN, TOKENIZER, TinyModel
 
 VLLM_DIR = Path(os.environ.get("VLLM_DIR", Path(__file__).parents[2] / ".venv-vllm")).absolute()
 """Where ``install_vllm.sh`` put it."""
@@ -19,50 +20,19 @@ START_SECONDS = 180.0
 BLOCK_TOKENS = 128
 """Of its KV cache on a CPU."""
 
-SERVED_NAME = "tiny-llama"
-HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 256, 688, 16, 8, 2, 32
-"""Narrow, so that a CPU is quick; deep, so that a step takes the 10 ms that it takes on a GPU."""
-VOCABULARY, MAX_MODEL_LEN = 1024, 4096
-
-CONFIG: dict[str, object] = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": HIDDEN,
-    "intermediate_size": FFN,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": KV_HEADS,
-    "head_dim": HEAD_DIM,
-    "vocab_size": VOCABULARY,
-    "max_position_embeddings": MAX_MODEL_LEN,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
-
-TOKENIZER: dict[str, object] = {
-    "version": "1.0",
-    "added_tokens": [],
-    "pre_tokenizer": {"type": "WhitespaceSplit"},
-    "model": {
-        "type": "WordLevel",
-        "vocab": {f"w{number}": number for number in range(VOCABULARY)},
-        "unk_token": "w2",
-    },
-}
+SERVED_NAME = "tiny"
 
 
 class VllmServer:
     """One server on one port; `directory` takes its model, its log and its sockets, so its path is short."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, model: TinyModel) -> None:
         self._log = directory / "vllm.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._model = directory / "model"
         self._model.mkdir()
         for name, content in (
-            ("config.json", CONFIG),
+            ("config.json", model.config()),
             ("tokenizer.json", TOKENIZER),
             ("tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"}),
         ):

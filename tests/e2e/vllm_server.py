@@ -11,29 +11,30 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.agent_process import AgentProcess, Page, Series, Watcher, wait_until
-from tests.e2e.vllm_load import (
-    Answer,
-    Held,
-    Request,
-    causal_flops,
-    random_requests,
-    send,
-    square_excess_flops,
+from tests.e2e.vllm_costs import causal_flops
+from tests.e2e.vllm_load import Held, Request, random_requests
+from tests.e2e.vllm_models import DENSE
+from tests.e2e.vllm_process import BLOCK_TOKENS, VllmServer
+from tests.e2e.vllm_record import (
+    AGENT_FLOPS,
+    INTERVAL_SECONDS,
+    TOKENS,
+    Figures,
+    Load,
+    Mark,
+    Recorder,
+    stage,
+    tokens_and_flops,
 )
-from tests.e2e.vllm_process import BLOCK_TOKENS, VLLM_DIR, VllmServer
 
-INTERVAL_SECONDS = 1.0
-"""Of the agent's ticks, and of its reads of the engine."""
 STALE_SECONDS = 3 * INTERVAL_SECONDS
 HELD_SECONDS = 12.0
 SLACK_TOKENS = 3
@@ -48,72 +49,8 @@ SHARING = [
 HELD = random_requests(6, seed=4, prompt_tokens=(150, 1400), max_tokens=(2600, 2600))
 LATE = random_requests(24, seed=5, prompt_tokens=(300, 900), max_tokens=(64, 256))
 
-# Of each count of tokens: the agent's name, and vLLM's with its labels.
-TOKENS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
-    "computed": (
-        "roofline_engine_prefill_tokens_total",
-        "vllm:prompt_tokens_by_source_total",
-        {"source": "local_compute"},
-    ),
-    "cached": ("roofline_engine_cached_prompt_tokens_total", "vllm:prompt_tokens_cached_total", {}),
-    "generated": ("roofline_engine_generation_tokens_total", "vllm:generation_tokens_total", {}),
-}
-AGENT_FLOPS = "roofline_engine_flops_total"
-VLLM_FLOPS = "vllm:estimated_flops_per_gpu_total"
-
 
 # --- the record ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """Both pages at a moment at which nothing runs, and the agent has read what was done before."""
-
-    agent: Page
-    vllm: Page
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """A load, and the marks around it."""
-
-    answers: Sequence[Answer]
-    before: Mark
-    after: Mark
-
-    def client_tokens(self) -> dict[str, float]:
-        """What the client was billed for."""
-        return {
-            "computed": sum(answer.computed_tokens for answer in self.answers),
-            "cached": sum(answer.cached_tokens for answer in self.answers),
-            "generated": sum(answer.generated_tokens for answer in self.answers),
-        }
-
-    def agent_tokens(self) -> dict[str, float]:
-        """What the agent counted."""
-        return {
-            name: self.after.agent.value(series) - self.before.agent.value(series)
-            for name, (series, _, _) in TOKENS.items()
-        }
-
-    def vllm_tokens(self) -> dict[str, float]:
-        """What vLLM counted."""
-        return {
-            name: self.after.vllm.value(series, **labels) - self.before.vllm.value(series, **labels)
-            for name, (_, series, labels) in TOKENS.items()
-        }
-
-    def agent_flops(self, **labels: str) -> float:
-        """By the agent; of both phases unless one is given."""
-        return self.after.agent.value(AGENT_FLOPS, **labels) - self.before.agent.value(AGENT_FLOPS, **labels)
-
-    def vllm_flops(self) -> float:
-        """By vLLM's own estimate, each prompt's attention counted as a square."""
-        return self.after.vllm.value(VLLM_FLOPS) - self.before.vllm.value(VLLM_FLOPS)
-
-    def vllm_causal_flops(self) -> float:
-        """The same without what lies above the diagonal."""
-        return self.vllm_flops() - square_excess_flops(self.answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,35 +98,6 @@ class Record:
 # --- the story -------------------------------------------------------------------------------------
 
 
-def configuration(vllm: VllmServer) -> dict[str, object]:
-    """The agent's: this engine and this model, and no GPU."""
-    return {
-        "interval_seconds": INTERVAL_SECONDS,
-        "engines_interval_seconds": INTERVAL_SECONDS,
-        "window_seconds": 10,
-        "nvml": {"enabled": False},
-        "engines": [
-            {
-                "url": f"{vllm.url}/metrics",
-                "engine": "vllm",
-                "model": {"config_json": str(vllm.config_json)},
-            }
-        ],
-    }
-
-
-def settle(agent: AgentProcess, vllm: VllmServer) -> Mark:
-    """Wait until the agent has taken in a page of the engine that has all that was done so far."""
-    # The engine's front end answers the client first, and counts after that.
-    due = time.time() + 0.5
-    wait_until(
-        lambda: (page := Page(agent.url)).engine_is_up and page.read_at_unix_seconds > due,
-        "the agent did not read the engine's page",
-        seconds=20,
-    )
-    return Mark(agent=Page(agent.url), vllm=vllm.page())
-
-
 def match(pages: Sequence[Page], held: Sequence[Held], before: Mark) -> list[Holding]:
     """By the tokens that a page counts, what was held: for each count of a page on which all of them run."""
     name = TOKENS["generated"][0]
@@ -207,11 +115,9 @@ def play(agent: AgentProcess, vllm: VllmServer, watcher: Watcher) -> Record:
     """From an agent that finds no engine to one that has seen two."""
     wait_until(lambda: len(watcher.pages) > 4, "the watcher found no pages", seconds=20)
     vllm.start()
-    empty = settle(agent, vllm)
-    answers = send(vllm.url, LOAD, concurrency=12)
-    loaded = settle(agent, vllm)
-    sharing = send(vllm.url, SHARING, concurrency=1)
-    shared = settle(agent, vllm)
+    first = Recorder(DENSE, vllm, agent)
+    load = first.play(LOAD, concurrency=12)
+    sharing = first.play(SHARING, concurrency=1)
 
     held = [Held(vllm.url, request) for request in HELD]
     wait_until(lambda: all(stream.runs for stream in held), "the held requests do not run", seconds=30)
@@ -223,35 +129,27 @@ def play(agent: AgentProcess, vllm: VllmServer, watcher: Watcher) -> Record:
     time.sleep(2 * STALE_SECONDS)
 
     vllm.start()
-    restarted = settle(agent, vllm)
-    late_answers = send(vllm.url, LATE, concurrency=12)
-    late = settle(agent, vllm)
+    second = Recorder(DENSE, vllm, agent)
+    restarted = second.mark
+    late = second.play(LATE, concurrency=12)
     watcher.close()
     return Record(
         pages=watcher.pages,
         failures=watcher.failures,
-        load=Load(answers=answers, before=empty, after=loaded),
-        sharing=Load(answers=sharing, before=loaded, after=shared),
-        holdings=match(watcher.pages, held, shared),
+        load=load,
+        sharing=sharing,
+        holdings=match(watcher.pages, held, sharing.after),
         killed_at_unix_seconds=killed_at,
         restarted=restarted,
-        late=Load(answers=late_answers, before=restarted, after=late),
+        late=late,
     )
 
 
 @pytest.fixture(scope="module")
 def record(request: pytest.FixtureRequest) -> Record:
-    assert (VLLM_DIR / "bin" / "vllm").exists(), f"no vLLM there: tests/e2e/install_vllm.sh {VLLM_DIR}"
-    with ExitStack() as cleanup:
-        directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="vllm-")))
-        vllm = VllmServer(directory)
-        cleanup.callback(vllm.kill)
-        agent = AgentProcess(directory, configuration(vllm))
-        cleanup.callback(agent.close)
-        watcher = Watcher(agent.url)
-        cleanup.callback(watcher.close)
+    with stage(DENSE) as (vllm, agent), closing(Watcher(agent.url)) as watcher:
         played = play(agent, vllm, watcher)
-    request.config.pluginmanager.register(Figures(played))
+    request.config.pluginmanager.register(Figures("dense", lambda: figures(played)))
     return played
 
 
@@ -278,7 +176,7 @@ def test_tokens_from_the_prefix_cache_are_counted_apart(record: Record) -> None:
 
 def test_vllm_counts_a_prompts_attention_as_a_square(record: Record) -> None:
     # To the last FLOP: so without the excess, what it counts is what the client asked for.
-    causal = causal_flops(record.load.answers).total
+    causal = causal_flops(DENSE, record.load.answers).total
     assert record.load.vllm_causal_flops() == pytest.approx(causal, rel=1e-9)
     assert record.load.vllm_flops() > 1.1 * causal
 
@@ -289,7 +187,7 @@ def test_flops_are_vllms_within_2_per_cent_where_attention_is_causal_in_both(rec
 
 @pytest.mark.parametrize("phase", ["prefill", "decode"])
 def test_flops_of_each_phase_are_the_clients_within_2_per_cent(record: Record, phase: str) -> None:
-    asked_for = getattr(causal_flops(record.load.answers), phase)
+    asked_for = getattr(causal_flops(DENSE, record.load.answers), phase)
     assert record.load.agent_flops(phase=phase) == pytest.approx(asked_for, rel=0.02)
 
 
@@ -359,7 +257,7 @@ def test_a_restarted_engine_adds_what_it_does_and_no_more(record: Record) -> Non
     assert record.late.agent_tokens() == record.late.client_tokens()
     assert record.late.vllm_tokens() == record.late.client_tokens()
     # Coarse, since it lasts a few seconds only, and each page samples the contexts once.
-    asked_for = causal_flops(record.late.answers).total
+    asked_for = causal_flops(DENSE, record.late.answers).total
     assert record.late.agent_flops() == pytest.approx(asked_for, rel=0.1)
 
 
@@ -401,53 +299,30 @@ def used_tokens(page: Page) -> float:
 # --- figures ---------------------------------------------------------------------------------------
 
 
-class Figures:
-    """What was measured, printed after the tests: for the documentation."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.section("measured")
-        for line in (*self._table(), *self._remarks()):
-            terminalreporter.write_line(line)
-
-    def _table(self) -> Iterator[str]:
-        record = self._record
-        yield f"{'':36}{'client':>10}{'agent':>10}{'vLLM':>10}"
-        for title, load in (
-            ("load", record.load),
-            ("prefix shared", record.sharing),
-            ("after the restart", record.late),
-        ):
-            agent, vllm = load.agent_tokens(), load.vllm_tokens()
-            for name, client in load.client_tokens().items():
-                yield f"{f'{title}: {name} tokens':36}{client:10.0f}{agent[name]:10.0f}{vllm[name]:10.0f}"
-        causal, ours = causal_flops(record.load.answers).total, record.load.agent_flops()
-        for title, theirs in (
-            ("load: GFLOP as each counts", record.load.vllm_flops()),
-            ("load: GFLOP, causal in all three", record.load.vllm_causal_flops()),
-        ):
-            yield f"{title:36}" + "".join(f"{flops / 1e9:10.1f}" for flops in (causal, ours, theirs))
-
-    def _remarks(self) -> Iterator[str]:
-        load, holdings = self._record.load, self._record.holdings
-        raw, causal = (load.agent_flops() / flops for flops in (load.vllm_flops(), load.vllm_causal_flops()))
-        yield f"FLOPs, agent / vLLM: {raw:.4f} as each counts, {causal:.4f} with attention causal in both"
-        prefill, decode = (
-            load.agent_flops(phase=phase) / getattr(causal_flops(load.answers), phase)
-            for phase in ("prefill", "decode")
-        )
-        yield f"FLOPs, agent / client: {prefill:.4f} of prefill, {decode:.4f} of decode"
-        over = [used_tokens(holding.page) - sum(holding.context_tokens) for holding in holdings]
-        yield (
-            f"KV cache, agent - client: {min(over):.0f} to {max(over):.0f} tokens on {len(over)} pages; "
-            f"{len(HELD)} sequences in whole blocks take up to {len(HELD) * (BLOCK_TOKENS - 1)} more"
-        )
-        killed_at = self._record.killed_at_unix_seconds
-        gone = next(
-            page.assessed_at_unix_seconds
-            for page in self._record.pages
-            if page.assessed_at_unix_seconds > killed_at and not page.engine_is_up
-        )
-        yield f"killed engine off the page after {gone - killed_at:.1f} s"
+def figures(record: Record) -> Iterator[str]:
+    """A table, and what follows from it."""
+    load, holdings = record.load, record.holdings
+    causal, ours = causal_flops(DENSE, load.answers), load.agent_flops()
+    yield from tokens_and_flops(
+        {"load": load, "prefix shared": record.sharing, "after the restart": record.late},
+        {
+            "load: GFLOP as each counts": (causal.total, ours, load.vllm_flops()),
+            "load: GFLOP, causal in all three": (causal.total, ours, load.vllm_causal_flops()),
+        },
+    )
+    raw, corrected = ours / load.vllm_flops(), ours / load.vllm_causal_flops()
+    yield f"FLOPs, agent / vLLM: {raw:.4f} as each counts, {corrected:.4f} with attention causal in both"
+    prefill, decode = (load.agent_flops(phase=p) / getattr(causal, p) for p in ("prefill", "decode"))
+    yield f"FLOPs, agent / client: {prefill:.4f} of prefill, {decode:.4f} of decode"
+    over = [used_tokens(holding.page) - sum(holding.context_tokens) for holding in holdings]
+    yield (
+        f"KV cache, agent - client: {min(over):.0f} to {max(over):.0f} tokens on {len(over)} pages; "
+        f"{len(HELD)} sequences in whole blocks take up to {len(HELD) * (BLOCK_TOKENS - 1)} more"
+    )
+    killed_at = record.killed_at_unix_seconds
+    gone = next(
+        page.assessed_at_unix_seconds
+        for page in record.pages
+        if page.assessed_at_unix_seconds > killed_at and not page.engine_is_up
+    )
+    yield f"killed engine off the page after {gone - killed_at:.1f} s"
