@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.advice.doubts import AGREEMENT
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
 from agent.readings import Failed
 from agent.roofline.bottleneck import BOTTLENECKS, Bottleneck
@@ -23,8 +24,6 @@ PREDICATES: Mapping[Bottleneck, tuple[str, str]] = {
 """What one GPU of a class does, and what several do."""
 
 SOON_FULL_SECONDS = 300.0
-AGREEMENT = (0.67, 1.5)
-"""Modelled ÷ measured bytes outside of this: model, dtype or attribution is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

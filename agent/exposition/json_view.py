@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from agent.advice.model import Advice
+from agent.advice.node import advise_node
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
 from agent.exposition.headline import headline, notes
 from agent.readings import Absent, Failed, Histogram
@@ -33,9 +35,21 @@ def assessment_document(assessment: Assessment) -> dict[str, Any]:
         ),
         "headline": " ".join(clause.text + clause.mark for clause in headline(assessment)),
         "notes": list(notes(assessment)),
+        "advice": [_advice(advice) for advice in advise_node(assessment)],
         "gpus": [_gpu(gpu) for gpu in assessment.gpus],
         "engines": [_engine(engine) for engine in assessment.engines],
         "sources": [_source(source, assessment.at_seconds) for source in assessment.sources],
+    }
+
+
+def _advice(advice: Advice) -> dict[str, Any]:
+    return {
+        **_fields(advice, "kind engines gpus title reason evidence wrong_when after expected benefit_gpus"),
+        "effect": _fields(
+            advice.effect,
+            "tokens_per_second_ratio seconds_per_token_ratio usd_per_million_tokens_ratio batch kv_tokens "
+            "bytes_freed gpus_freed usd_per_hour_saved",
+        ),
     }
 
 

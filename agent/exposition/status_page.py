@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from agent.advice.node import advise_node
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment, Span
 from agent.exposition.headline import engine_name, headline, notes, render_numbers
 from agent.exposition.roofline_chart import roofline_chart
@@ -196,6 +197,7 @@ class StatusPage:
             age=max(now_seconds - assessment.at_seconds, 0.0),
             headline=headline(assessment),
             notes=notes(assessment),
+            advice=advise_node(assessment),
             nvml=next((source for source in assessment.sources if source.name == "nvml"), None),
             by_class=gpus_by_class(assessment.gpus),
             charts=[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from agent.advice.node import advise_node
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
 from agent.readings import Absent, Failed
 from agent.roofline.bottleneck import WORDS
@@ -30,6 +31,7 @@ def _lines(assessment: Assessment) -> Iterator[str]:
     if not assessment.engines:
         yield ""
         yield from _wrap("No engine is configured; list each under engines, with its url.", first="")
+    yield from _advice(assessment)
     for source in assessment.sources:
         if isinstance(source.outcome, Failed | Absent):
             yield ""
@@ -87,6 +89,18 @@ def _engine(engine: EngineAssessment) -> Iterator[str]:
         full = engine.kv.seconds_to_full
         until = f", full in {render_seconds(full)}" if full is not None else ""
         yield f"  KV cache    {render_percent(engine.kv.headroom_ratio)} headroom{size}{until}"
+
+
+def _advice(assessment: Assessment) -> Iterator[str]:
+    for number, advice in enumerate(advise_node(assessment), start=1):
+        if number == 1:
+            yield from ("", "What to do")
+        yield from _wrap(f"{advice.title}: {advice.subject}", first=f"  {number}. ")
+        if advice.expected:
+            on_top = f" (on top of {', '.join(advice.after).replace('_', ' ')})" if advice.after else ""
+            yield from _wrap(f"{advice.expected}{on_top}", first="  expected    ")
+        yield from _wrap(advice.reason)
+        yield from _wrap(f"wrong when {advice.wrong_when}")
 
 
 def _wrap(text: str, *, first: str = " " * 14) -> Iterator[str]:

@@ -22,7 +22,15 @@ every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES.keys(
 
 TOP = {
     *("schema_version", "node", "at_unix_seconds", "started_unix_seconds", "interval_seconds"),
-    *("driver_version", "headline", "notes", "gpus", "engines", "sources"),
+    *("driver_version", "headline", "notes", "advice", "gpus", "engines", "sources"),
+}
+ADVICE = {
+    *("kind", "engines", "gpus", "title", "reason", "evidence", "wrong_when", "after", "expected"),
+    *("benefit_gpus", "effect"),
+}
+EFFECT = {
+    *("tokens_per_second_ratio", "seconds_per_token_ratio", "usd_per_million_tokens_ratio", "batch"),
+    *("kv_tokens", "bytes_freed", "gpus_freed", "usd_per_hour_saved"),
 }
 GPU = {
     *("index", "uuid", "name", "up", "problem", "compute_dtype", "compute_clock_ratio"),
@@ -72,7 +80,7 @@ def test_fields_are_the_same_in_every_state(scene: Callable[[], Assessment]) -> 
     document = assessment_document(scene())
     assert document["schema_version"] == 1
     assert set(document) == TOP
-    for kind, fields in (("gpus", GPU), ("engines", ENGINE), ("sources", SOURCE)):
+    for kind, fields in (("advice", ADVICE), ("gpus", GPU), ("engines", ENGINE), ("sources", SOURCE)):
         for item in document[kind]:
             assert set(item) == fields
 
@@ -110,6 +118,17 @@ def test_parts_still_add_up_to_the_whole() -> None:
     assert set(work["dram_bytes"]["decode"]) == {"weights", "kv_cache", "activations"}
 
 
+def test_advice_has_its_effect_in_numbers() -> None:
+    (quantize, other) = assessment_document(scenes.memory_bound())["advice"]
+    assert quantize["kind"] == "quantize_weights"
+    assert quantize["engines"] == [{"server": "127.0.0.1:8000", "rank": "0"}]
+    assert quantize["gpus"] == [{"index": 0, "uuid": "GPU-0"}]
+    assert set(quantize["effect"]) == EFFECT
+    assert 1.2 < quantize["effect"]["tokens_per_second_ratio"] < 2
+    assert quantize["effect"]["gpus_freed"] is None
+    assert other["after"] == ["quantize_weights"]
+
+
 def test_what_is_not_known_is_null() -> None:
     document = assessment_document(scenes.unknown())
     gpu, engine = document["gpus"][0], document["engines"][0]
@@ -129,7 +148,7 @@ def test_a_source_says_how_it_is() -> None:
     failed = assessment_document(scenes.engine_down())["sources"][1]
     assert failed["up"] is False
     assert failed["reason"] == "refused"
-    assert failed["failures"] == {"refused": 8}
+    assert failed["failures"] == {"refused": 8, "internal": 0, "timeout": 0}
     assert failed["age_seconds"] == pytest.approx(44)
     absent = assessment_document(scenes.no_gpu())["sources"][0]
     assert absent["absent"] is True

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from agent.advice.node import advise_node
 from agent.assessment import Assessment, EngineKey, Quantity, Span
 from agent.exposition.headline import headline, notes, render_numbers
 from agent.exposition.roofline_chart import RooflineChart, roofline_chart
@@ -169,6 +170,23 @@ def test_numbers_of_an_engine_are_shown_against_what_bounds_them() -> None:
         "Batch held by",
     ):
         assert words in text
+
+
+def test_what_to_do_is_said_with_its_effect_and_when_it_is_wrong() -> None:
+    assessment = scenes.memory_bound()
+    html = render(assessment)
+    text = text_of(html)
+    advices = advise_node(assessment)
+    assert "What to do" in text
+    assert len(parse(html).findall(".//ol[@class='card todo']/li")) == len(advices)
+    for advice in advices:
+        for words in (advice.title, advice.subject, advice.expected, advice.reason, advice.wrong_when):
+            assert words in text
+    assert "on top of quantize weights" in text
+
+
+def test_nothing_to_do_is_no_section() -> None:
+    assert "What to do" not in text_of(render(scenes.no_gpu()))
 
 
 def test_before_the_first_assessment_the_page_says_so_and_comes_again() -> None:

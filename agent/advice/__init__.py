@@ -1,0 +1,1 @@
+"""What would make a node better, and by how much."""
