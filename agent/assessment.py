@@ -106,6 +106,17 @@ class EngineAssessment:
         return self.attribution.busy_seconds / self.window.seconds
 
     @property
+    def interference_ratio(self) -> float | None:
+        """Share of the decoding steps' time that other requests' prefill takes in them.
+
+        It is what disaggregation would give back to the time between tokens. `None` while nothing decodes.
+        """
+        if self.attribution is None or self.traffic is None or self.attribution.decode_seconds <= 0:
+            return None
+        carried = self.attribution.prefill_seconds * (1 - self.traffic.work.prefill_only_ratio)
+        return carried / (carried + self.attribution.decode_seconds)
+
+    @property
     def busy_by_phase(self) -> tuple[float, float]:
         """Share of the window in prefill and in decode."""
         if self.attribution is None or self.window is None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent import __version__, advise
+from agent import __version__, planning
 from agent.errors import AgentError, ConfigurationError
 from agent.simulate.scenarios import SCENARIOS
 
@@ -94,13 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     once.add_argument("--format", choices=("text", "json", "prometheus"), default="text")
     once.set_defaults(command=_once)
 
-    planning = commands.add_parser(
+    advising = commands.add_parser(
         "advise",
         help="plan capacity",
         description="Which GPU, how many, at which batch: the roofline of a model that does not run yet.",
     )
-    advise.add_arguments(planning)
-    planning.set_defaults(command=advise.run)
+    planning.add_arguments(advising)
+    advising.set_defaults(command=planning.run)
 
     check = commands.add_parser(
         "check-config",

@@ -19,6 +19,7 @@ from agent.assessment import Assessment, EngineAssessment, GpuAssessment
 from agent.readings import Absent, Histogram, Read
 from agent.roofline.bottleneck import BOTTLENECKS
 from agent.roofline.kv_cache import LIMITERS
+from agent.traffic import ROLES
 
 PREFIX = "roofline_"
 
@@ -619,6 +620,24 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         labels=ENGINE,
         origin="decoded tokens / steps",
         read=_each_engine(lambda e: e.traffic.decode_batch if e.traffic is not None else None),
+    ),
+    Metric(
+        name="engine_role",
+        kind="gauge",
+        help="1 for the phases the engine does, 0 for the others: one of a disaggregated pair does only one.",
+        labels=(*ENGINE, "role"),
+        origin="engine page",
+        read=_each_engine_by(
+            lambda e: _one_hot(ROLES, e.traffic.role) if e.traffic is not None and e.traffic.role else ()
+        ),
+    ),
+    Metric(
+        name="engine_prefill_interference_ratio",
+        kind="gauge",
+        help="Share of the decoding steps' time that other requests' prefill takes in them.",
+        labels=ENGINE,
+        origin="step attribution",
+        read=_each_engine(lambda e: e.interference_ratio),
     ),
     Metric(
         name="engine_ridge_batch_size",

@@ -7,9 +7,15 @@ says so in its docstring.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from agent.roofline.workload import TokenWork
 from agent.window import EngineWindow
+
+Role = Literal["prefill", "decode", "both"]
+ROLES: tuple[Role, ...] = ("prefill", "decode", "both")
+DISAGGREGATED_RATIO = 0.02
+"""Computed ÷ cached prompt tokens up to which an engine is taken to have its prompts from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,23 @@ class Traffic:
     """Measured mean time of a step that decodes; 0 when none did."""
     steps_counted: bool
     """The engine counts its steps; else they are estimated from the running batch."""
+
+    @property
+    def role(self) -> Role | None:
+        """Which phases this engine does; `None` while it does nothing.
+
+        Of a disaggregated pair one only ever gives first tokens, and the other finds its prompts in the
+        cache, but for the last block of each.
+        """
+        work = self.work
+        if work.decode_tokens == 0 and work.prompts == 0:
+            return None
+        if work.decode_tokens == 0:
+            return "prefill"
+        past = work.prompt_past
+        if work.prompts > 0 and past > 0 and work.prompt_length <= DISAGGREGATED_RATIO * past:
+            return "decode"
+        return "both"
 
     @property
     def prompt_tokens(self) -> float | None:

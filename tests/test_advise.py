@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from agent import advise
+from agent import planning
 from agent.errors import AgentError
 from agent.roofline.catalogue import find_config
 from tests.roofline.test_models import FACTS
+from tests.test_demo import COMMAND
 
 CONTRACT = (
     "arithmetic_intensity_flops_per_byte",
@@ -46,12 +48,12 @@ HEAVY = ("pydantic", "requests", "cheroot", "jinja2", "prometheus_client", "pynv
 
 def options(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    advise.add_arguments(parser)
+    planning.add_arguments(parser)
     return parser.parse_args(arguments)
 
 
 def written(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert advise.run(options(*arguments)) == 0
+    assert planning.run(options(*arguments)) == 0
     return capsys.readouterr().out
 
 
@@ -153,7 +155,7 @@ def test_a_wrong_point_is_refused_with_its_line(tmp_path: Path, text: str, said:
     path = tmp_path / "points.csv"
     path.write_text(text)
     with pytest.raises(AgentError, match=said):
-        advise.run(options("--points", str(path)))
+        planning.run(options("--points", str(path)))
 
 
 def test_a_model_may_be_a_config_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -177,7 +179,7 @@ def test_a_model_may_be_a_config_json(capsys: pytest.CaptureFixture[str], tmp_pa
 )
 def test_what_cannot_be_answered_is_said(arguments: tuple[str, ...], said: str) -> None:
     with pytest.raises(AgentError, match=said):
-        advise.run(options(*arguments))
+        planning.run(options(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,15 @@ def test_the_lesson_is_shown_with_its_prices_and_the_reasons(capsys: pytest.Capt
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = f"import sys, agent.advise; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys, agent.planning; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_it_answers_at_once() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = ["--model", "llama-3.1-70b,deepseek-v3", "--gpu", "H100,L40S,A100", "--batch", "1,8,32,128"]
+    subprocess.run([COMMAND, "advise", *command], stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Its own seconds: the machine may be busy with other tests.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1

@@ -32,17 +32,17 @@ class Prometheus:
     """Asks a running Prometheus."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
+        self.url = url
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The data of an answer of its HTTP interface."""
-        answer = requests.get(f"{self._url}/api/v1/{path}", params=parameters, timeout=10)
+        answer = requests.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
         assert answer.ok, answer.text
         return answer.json()["data"]
 
     def own_page(self) -> str:
         """What it says of itself."""
-        return requests.get(f"{self._url}/metrics", timeout=10).text
+        return requests.get(f"{self.url}/metrics", timeout=10).text
 
     def query(self, expression: str) -> Result:
         """The instant vector now."""

@@ -25,9 +25,9 @@ from prometheus_client.registry import Collector
 
 from agent import __version__
 from agent.accounts import QUANTITIES
+from agent.advice.doubts import AGREEMENT
 from agent.assessment import Assessment, EngineAssessment, EngineKey, GpuAssessment
 from agent.exposition.collector import render_float
-from agent.exposition.headline import AGREEMENT
 from agent.metrics import TABLE
 from agent.readings import Histogram
 from agent.roofline.kv_cache import Limiter

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.simulate",),
     ("agent.config",),
     ("agent.app",),
-    ("agent.daemon", "agent.advise"),
+    ("agent.daemon", "agent.planning"),
     ("agent.cli", "agent.__main__"),
 )
 

@@ -72,7 +72,10 @@ def _gpu(gpu: GpuAssessment) -> dict[str, Any]:
         "engines": [{"server": key.server, "rank": key.rank} for key in gpu.engines],
         "totals": {
             **_fields(gpu.totals, "observed_seconds unobserved_seconds bottleneck_seconds"),
-            **_fields(gpu.totals, "evidence_seconds active_seconds dram_bytes flops cost_usd idle_cost_usd"),
+            **_fields(
+                gpu.totals,
+                "evidence_seconds active_seconds dram_bytes flops cost_usd idle_cost_usd unattributed_cost_usd",
+            ),
         },
         "history": [_fields(span, "start_unix_seconds end_unix_seconds bottleneck") for span in gpu.history],
     }
@@ -124,7 +127,9 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
             engine.window,
             "seconds increments running_mean running_ratio waiting_mean held_tokens_mean seconds_since_step",
         ),
-        "traffic": _fields(engine.traffic, "decode_batch context_tokens prompt_tokens decode_step_seconds"),
+        "traffic": _fields(
+            engine.traffic, "role decode_batch context_tokens prompt_tokens decode_step_seconds steps_counted"
+        ),
         "phases": None
         if work is None
         else {
@@ -143,10 +148,11 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
             "used_ratio headroom_ratio capacity_tokens free_tokens free_bytes seconds_to_full limited_batch",
         ),
         **_fields(engine, "limiter limiter_reason max_num_seqs ridge_flops_per_byte ridge_batch"),
-        **_fields(engine, "max_intensity_flops_per_byte agreement_ratio"),
+        **_fields(engine, "max_intensity_flops_per_byte agreement_ratio interference_ratio"),
         "totals": _engine_totals(engine.totals),
         "work_totals": _fields(
-            engine.work_totals, "flops dram_bytes step_seconds phase_seconds observed_seconds"
+            engine.work_totals,
+            "flops dram_bytes step_seconds phase_seconds observed_seconds cost_usd energy_joules",
         ),
     }
 

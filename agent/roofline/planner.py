@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -118,7 +118,10 @@ class Plan:
     """All of the replica."""
     step: StepTime
     """Of the point's phase."""
-    ridge_flops_per_byte: float
+    roof: Roof
+    """Of one GPU, at `compute_dtype`."""
+    compute_dtype: str
+    """What the products are computed in."""
     ridge_batch: float | None
     """Decode batch from which compute would bound; `None` when no batch reaches it at this context."""
     tokens_per_second: float
@@ -137,6 +140,23 @@ class Plan:
     """A decode step at this batch and context: the time between a sequence's tokens."""
     notes: tuple[str, ...] = ()
     """What the numbers do not say by themselves."""
+    config: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The ``config.json`` that stood in for the catalogue's row."""
+
+    def vary(self, *, all_reduce: Mapping[int, AllReduce] | None = None, **choices: Any) -> Plan:
+        """The plan of the same model with some of the point's fields chosen otherwise."""
+        return plan(replace(self.point, **choices), config=self.config, all_reduce=all_reduce)
+
+    @property
+    def ridge_flops_per_byte(self) -> float:
+        """Where the two roofs meet."""
+        return self.roof.ridge_flops_per_byte
+
+    @property
+    def flops_per_second(self) -> float:
+        """Of each GPU while the step runs, as expected: below the roof as the step is above its bound."""
+        at_roof = self.roof.attainable(self.step.intensity_flops_per_byte)
+        return at_roof * self.step.bound / self.step.expected
 
     @property
     def arithmetic_intensity_flops_per_byte(self) -> float:
@@ -214,7 +234,8 @@ def plan(
         spec=spec,
         gpus=setup.gpus,
         step=step,
-        ridge_flops_per_byte=setup.roof.ridge_flops_per_byte,
+        roof=setup.roof,
+        compute_dtype=setup.compute_dtype,
         ridge_batch=ridge_batch(
             model, ridge_flops_per_byte=setup.roof.ridge_flops_per_byte, context_tokens=point.context
         ),
@@ -228,6 +249,7 @@ def plan(
         ttft=ttft,
         tpot=decode,
         notes=(*setup.notes, *_memory_notes(point, room=room, limited=limited)),
+        config=config,
     )
 
 
@@ -246,6 +268,7 @@ class _SetUp:
     """As one group of tensor-parallel ranks serves it."""
     spec: GpuSpec
     roof: Roof
+    compute_dtype: str
     constants: StepConstants
     groups: int
     """Copies of attention and dense parts; the experts are divided over all of them."""
@@ -372,6 +395,7 @@ def _set_up(
         model=model,
         spec=spec,
         roof=roof,
+        compute_dtype=compute,
         constants=constants if all_reduce is None else replace(constants, all_reduce=all_reduce),
         groups=_groups(point, architecture),
         notes=notes,

@@ -48,7 +48,7 @@ ENGINE = {
         "ridge_batch",
         "max_intensity_flops_per_byte",
     ),
-    *("agreement_ratio", "totals", "work_totals"),
+    *("agreement_ratio", "interference_ratio", "totals", "work_totals"),
 }
 SOURCE = {
     *("name", "up", "absent", "interval_seconds", "last_success_unix_seconds", "read_duration_seconds"),
