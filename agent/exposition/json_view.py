@@ -72,10 +72,8 @@ def _gpu(gpu: GpuAssessment) -> dict[str, Any]:
         "engines": [{"server": key.server, "rank": key.rank} for key in gpu.engines],
         "totals": {
             **_fields(gpu.totals, "observed_seconds unobserved_seconds bottleneck_seconds"),
-            **_fields(
-                gpu.totals,
-                "evidence_seconds active_seconds dram_bytes flops cost_usd idle_cost_usd unattributed_cost_usd",
-            ),
+            **_fields(gpu.totals, "evidence_seconds active_seconds dram_bytes flops"),
+            **_fields(gpu.totals, "cost_usd idle_cost_usd unattributed_cost_usd"),
         },
         "history": [_fields(span, "start_unix_seconds end_unix_seconds bottleneck") for span in gpu.history],
     }
