@@ -10,8 +10,7 @@ for tool in "${!package[@]}"; do
 done
 ((${#missing[@]})) || exit 0
 
-wanted=()
-for tool in "${missing[@]}"; do wanted+=("${package[$tool]}"); done
+mapfile -t wanted < <(for tool in "${missing[@]}"; do echo "${package[$tool]}"; done | sort -u)
 if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]]; then
   echo "the tests need: ${missing[*]}; install them (Debian: apt-get install ${wanted[*]}), then try again" >&2
   exit 1
