@@ -25,7 +25,7 @@ class Page:
 
     def __init__(self, url: str) -> None:
         self.at_unix_seconds = time.time()
-        response = requests.get(url, timeout=5)
+        response = requests.get(url, timeout=20)
         response.raise_for_status()
         self.text = response.text
         self.families = tuple(text_string_to_metric_families(self.text))
@@ -120,7 +120,7 @@ class AgentProcess:
         if self._process.poll() is not None:
             raise RuntimeError(f"the agent ended:\n{self._log.read_text()}")
         try:
-            return requests.get(self.url, timeout=5).ok
+            return requests.get(self.url, timeout=20).ok
         except requests.ConnectionError:
             return False
 
