@@ -79,8 +79,10 @@ class EngineAssessment:
     traffic: Traffic | None = None
     work: Workload | None = None
     """Of the window."""
+    compute_dtype: str | None = None
+    """What its products are computed in."""
     roof: Roof | None = None
-    """Of one of its GPUs, at the model's compute dtype, as now clocked."""
+    """Of one of its GPUs, at that dtype, as now clocked."""
     constants: StepConstants | None = None
     """What such a model achieves on such a part."""
     attribution: Attribution | None = None
@@ -99,10 +101,10 @@ class EngineAssessment:
     work_totals: WorkTotals | None = None
 
     @property
-    def busy_ratio(self) -> float:
-        """Share of the window in which it worked."""
+    def busy_ratio(self) -> float | None:
+        """Share of the window in which it worked; `None` where nobody can say."""
         if self.attribution is None or self.window is None:
-            return 0.0
+            return None
         return self.attribution.busy_seconds / self.window.seconds
 
     @property
@@ -218,12 +220,20 @@ class EngineFacts:
     objectives: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def compute_dtype(self) -> str | None:
+        """What its products are computed in, on its part."""
+        if self.served is None:
+            return None
+        weights = self.served.largest_dtype
+        return self.spec.compute_dtype(weights) if self.spec is not None else weights.compute
+
+    @property
     def constants(self) -> StepConstants:
         """What such a model achieves on such a part."""
         served = self.served
         return constants_for(
             self.spec.name if self.spec is not None else "",
-            dtype=served.weight_dtype.name if served is not None else "bf16",
+            dtype=self.compute_dtype or DEFAULT_COMPUTE_DTYPE,
             moe=served is not None and bool(served.architecture.expert_ffn),
             backend=self.reading.engine,
         )
@@ -231,7 +241,7 @@ class EngineFacts:
     @property
     def ridge_flops_per_byte(self) -> float | None:
         """Of the part at its rated clocks: a landmark that does not move with them."""
-        peak = self.spec.roof(self.served.weight_dtype.compute) if self.spec and self.served else None
+        peak = self.spec.roof(self.compute_dtype) if self.spec and self.compute_dtype else None
         return peak.ridge_flops_per_byte if peak is not None else None
 
 
@@ -273,6 +283,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         served_origin=facts.served_origin,
         traffic=traffic,
         work=work,
+        compute_dtype=facts.compute_dtype,
         roof=facts.roof,
         constants=facts.constants,
         attribution=attribution,
@@ -479,8 +490,8 @@ def _throttle(reading: GpuReading, compute_clock: float) -> str | None:
 
 def _compute_dtype(engines: Sequence[EngineAssessment]) -> str:
     for engine in engines:
-        if engine.served is not None:
-            return engine.served.weight_dtype.compute
+        if engine.compute_dtype is not None:
+            return engine.compute_dtype
     return DEFAULT_COMPUTE_DTYPE
 
 
@@ -534,6 +545,8 @@ def _gpu_verdict(facts: GpuFacts) -> Verdict:
     if facts.engines and not living:
         (first, *_) = facts.engines
         return Verdict(bottleneck="unknown", reason=f"{first.key.server}: {hung[first.key]}")
+    if any(engine.window is None for engine in living):
+        return Verdict(bottleneck="unknown", reason="the first window of its engine is not full yet")
     attributed = [engine for engine in living if engine.attribution is not None and engine.roof]
     if counters is not None and (len(attributed) < len(living) or not attributed):
         running = any(engine.window and engine.window.running_mean for engine in facts.engines)
@@ -547,7 +560,7 @@ def _gpu_verdict(facts: GpuFacts) -> Verdict:
             or "no profiling counters, and no engine is known to run here",
         )
     busy, shares = _shares_of_gpu(attributed)
-    busiest = max(attributed, key=lambda engine: engine.busy_ratio)
+    busiest = max(attributed, key=lambda engine: engine.busy_ratio or 0.0)
     assert busiest.work is not None
     assert busiest.traffic is not None
     assert busiest.constants is not None
@@ -566,7 +579,7 @@ def _shares_of_gpu(engines: Sequence[EngineAssessment]) -> tuple[float, dict[Com
 
     What several engines leave over is the GPU's host time only where none of them had work on it.
     """
-    busy = min(sum(engine.busy_ratio for engine in engines), 1.0)
+    busy = min(sum(engine.busy_ratio or 0.0 for engine in engines), 1.0)
     parts: dict[Component, float] = dict.fromkeys(COMPONENTS, 0.0)
     for engine in engines:
         if engine.attribution is not None and engine.window is not None:

@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # its reader has seen enough: ``roofline-agent once | head``
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a full disk behind the output, say
+        sys.stderr.write(f"roofline-agent: {error}\n")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -119,7 +122,10 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a number of seconds") from None
     if not 0 < value <= 86_400:
         raise argparse.ArgumentTypeError("must be above 0 and at most 86400")
     return value

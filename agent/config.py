@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -122,6 +123,23 @@ class Engine(Section):
     max_num_seqs: int | None = Field(default=None, ge=1)
     headers: dict[str, SecretStr] = Field(default_factory=dict)
 
+    @field_validator("gpus")
+    @classmethod
+    def _some_gpu(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
+        if value == ():
+            raise ValueError("must name a GPU, or be left out")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _one_line(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise ValueError(f"{name!r} cannot be the name of a header")
+            if not secret.get_secret_value().isprintable():
+                raise ValueError(f"the value of {name} must be one printable line")
+        return value
+
     @field_validator("url")
     @classmethod
     def _plain_http(cls, value: str) -> str:
@@ -212,6 +230,22 @@ class Configuration(Section):
         return value
 
 
+class _GivenTwiceError(yaml.MarkedYAMLError):
+    """A key stands twice in one mapping."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key given twice: only one of the two would count."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise _GivenTwiceError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
 def load_config_json(path: Path) -> dict[str, Any]:
     """A model's ``config.json``. Raises `OSError` or `ValueError`."""
     if path.stat().st_size > MAX_CONFIG_JSON_BYTES:
@@ -240,12 +274,14 @@ def load_configuration(path: Path | None) -> Configuration:
 def parse_configuration(text: str, *, origin: str) -> Configuration:
     """The configuration in that YAML text; `origin` stands before each problem."""
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a safe loader, and stricter
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or "cannot be read"
-        raise ConfigurationError(origin, (f"{place}not YAML: {problem}",)) from None
+        raise ConfigurationError(
+            origin, (f"{place}{'' if isinstance(error, _GivenTwiceError) else 'not YAML: '}{problem}",)
+        ) from None
     if document is None:
         document = {}
     if not isinstance(document, dict):

@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
 def demo(options: argparse.Namespace) -> int:
     """Watch a simulated node until stopped. Gives the exit status."""
     scenario = SCENARIOS[options.scenario]
+    configuration = load_configuration(options.config)
     clock = SystemClock()
     stop = _stop_signal()
     node = SimulatedNode(scenario, clock=clock)
@@ -46,14 +48,16 @@ def demo(options: argparse.Namespace) -> int:
     agent = None
     try:
         agent = Agent(
-            simulated_configuration(load_configuration(options.config), node),
+            simulated_configuration(configuration, node),
             clock=clock,
             nvml=node.nvml,
             node="simulated-node",
         )
         agent.start()
-        base = f"http://localhost:{agent.port}"
-        print(f"Simulated node: {scenario.name} – {scenario.description}")
+        host = configuration.web.host
+        base = f"http://{'localhost' if host == '0.0.0.0' else host}:{agent.port}"  # noqa: S104 - a comparison
+        print(f"Simulated node: {scenario.name}")
+        print(textwrap.fill(scenario.description, 80))
         print(f"  status page   {base}/")
         print(f"  metrics       {base}/metrics")
         print(f"  as JSON       {base}/api/v1/assessment")
@@ -79,6 +83,9 @@ def once(options: argparse.Namespace) -> int:
     """Watch for a while, print what was seen. Gives the exit status."""
     configuration = load_configuration(options.config)
     seconds = options.seconds or configuration.window_seconds + 2 * configuration.engines_interval_seconds
+    if options.simulate is not None and options.seconds is None:
+        # Where something happens, until it shows.
+        seconds += min((outage.at_seconds for outage in SCENARIOS[options.simulate].outages), default=0.0)
     if options.simulate is not None:
         return _once_simulated(options, configuration, seconds)
     agent = Agent(configuration)

@@ -240,9 +240,10 @@ def _engine_model_info(assessment: Assessment) -> Iterator[Series]:
                 (
                     *_engine_labels(engine),
                     engine.served_origin,
-                    served.weight_dtype.name if served is not None else "",
+                    served.largest_dtype.name if served is not None else "",
                     served.kv_dtype.name if served is not None else "",
                     str(served.tensor_parallel) if served is not None else "",
+                    str(served.pipeline_parallel) if served is not None else "",
                 ),
                 1.0,
             )
@@ -545,7 +546,7 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         name="engine_model_info",
         kind="info",
         help="Which model the numbers are computed for, and where that is known from.",
-        labels=(*ENGINE, "origin", "weight_dtype", "kv_dtype", "tensor_parallel"),
+        labels=(*ENGINE, "origin", "weight_dtype", "kv_dtype", "tensor_parallel", "pipeline_parallel"),
         origin="configuration, else catalogue by the served name",
         read=_engine_model_info,
     ),

@@ -359,7 +359,7 @@ class Sampler:
         track, reading = self._gpus[local[0]], alive[local[0]]
         roof = None
         if track.spec is not None and resolution.served is not None:
-            peak = track.spec.roof(resolution.served.weight_dtype.compute)
+            peak = track.spec.roof(track.spec.compute_dtype(resolution.served.largest_dtype))
             if peak is not None:
                 compute, memory = clock_ratios(reading, track.history.window(), track.spec)
                 roof = peak.scaled(compute=compute, memory=memory)

@@ -112,6 +112,14 @@ class Told:
         """The assessments after the first window."""
         return ((t, a) for t, a in self.watched.assessments.items() if t >= SETTLED_SECONDS)
 
+    def is_settled(self, t: int) -> bool:
+        """Whether a window has passed since the start, and since anything went away or came back."""
+        changes = [
+            0.0,
+            *(at for o in self.watched.scenario.outages for at in (o.at_seconds, o.until_seconds)),
+        ]
+        return not any(at <= t < at + SETTLED_SECONDS for at in changes)
+
     @property
     def page(self) -> Page:
         """The one that is kept as golden."""
@@ -157,7 +165,7 @@ def test_what_cannot_be_known_is_unknown_with_the_reason_in_words(told: Told) ->
             ):
                 assert gpu.verdict.bottleneck == "unknown", t
                 assert unknown.reason in gpu.verdict.reason
-            elif gpu.window is not None and gpu.window.seconds > 0:  # one reading alone says nothing yet
+            elif told.is_settled(t):
                 assert gpu.verdict.bottleneck != "unknown", (t, gpu.verdict.reason)
 
 

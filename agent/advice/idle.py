@@ -108,7 +108,7 @@ def _quiet(engine: EngineAssessment, assessment: Assessment) -> Quiet | None:
         gpu=gpu,
         spec=gpu.spec,
         model=served,
-        busy_ratio=max(busy, engine.busy_ratio),
+        busy_ratio=max(busy, engine.busy_ratio or 0.0),
         cache_bytes=cache.used_ratio * cache.capacity_tokens * served.kv_bytes_per_token,
     )
 

@@ -113,7 +113,7 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
             ),
             "weight_dtype": engine.served.weight_dtype.name,
             "kv_dtype": engine.served.kv_dtype.name,
-            "compute_dtype": engine.served.weight_dtype.compute,
+            "compute_dtype": engine.compute_dtype,
             "total_parameters": engine.served.architecture.total_parameters,
         },
         "reading": _fields(

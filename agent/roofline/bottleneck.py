@@ -131,6 +131,12 @@ def from_counters(counters: Counters, *, requests_running: bool) -> Verdict:
         return _say("idle", 1.0 - resident, counters)
     if resident is not None and resident < HALF and requests_running:
         return _say("host", 1.0 - resident, counters)
+    if resident is not None and resident < HALF:
+        return Verdict(
+            bottleneck="unknown",
+            evidence=counters.evidence,
+            reason=f"mostly nothing runs, and no engine says what it waits for: {counters.describe()}",
+        )
     if dram is None or tensor is None:
         return Verdict(bottleneck="unknown", reason="the counters that tell memory from compute are missing")
     if max(dram, tensor) >= HIGH_RATIO or tensor >= 0.5:

@@ -65,7 +65,23 @@ def _latent(
 
 _LLAMA_8B = _row("llama", 32, 4096, 32, 8, 128256, intermediate_size=14336)
 _LLAMA_70B = _row("llama", 80, 8192, 64, 8, 128256, intermediate_size=28672)
-_DEEPSEEK_V3 = _latent("deepseek_v3", 61, 7168, 128, 129280, dense=(3, 18432), experts=(256, 8, 2048))
+# The dtypes that these checkpoints are published in.
+_FP8_BLOCKS = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+_MXFP4_EXPERTS = {
+    "quant_method": "mxfp4",
+    "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "lm_head"],
+}
+
+_DEEPSEEK_V3 = _latent(
+    "deepseek_v3",
+    61,
+    7168,
+    128,
+    129280,
+    dense=(3, 18432),
+    experts=(256, 8, 2048),
+    quantization_config=_FP8_BLOCKS,
+)
 _GLM_DSA = {"index_topk": 2048, "index_n_heads": 32, "index_head_dim": 128}
 
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -205,7 +221,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "deepseek-v3": _DEEPSEEK_V3,
     "deepseek-r1": _DEEPSEEK_V3,
-    "kimi-k2": _latent("kimi_k2", 61, 7168, 64, 163840, dense=(1, 18432), experts=(384, 8, 2048)),
+    "kimi-k2": _latent(
+        "kimi_k2",
+        61,
+        7168,
+        64,
+        163840,
+        dense=(1, 18432),
+        experts=(384, 8, 2048),
+        quantization_config=_FP8_BLOCKS,
+    ),
     "glm-5": _latent(
         "glm_moe_dsa",
         78,
@@ -297,6 +322,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         num_local_experts=32,
         num_experts_per_tok=4,
         sliding_window=128,
+        quantization_config=_MXFP4_EXPERTS,
     ),
     "gpt-oss-120b": _row(
         "gpt_oss",
@@ -310,6 +336,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         num_local_experts=128,
         num_experts_per_tok=4,
         sliding_window=128,
+        quantization_config=_MXFP4_EXPERTS,
     ),
     # Microsoft
     "phi-3-mini-4k": _row("phi3", 32, 3072, 32, 32, 32064, intermediate_size=8192, sliding_window=2047),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agent.roofline.dtypes import Dtype
 from agent.roofline.roof import Roof
 from agent.units import GIGA, MEGA
 
@@ -41,6 +42,10 @@ class GpuSpec:
     """On demand, for one GPU: a labelled default, for suppliers of the same part differ by a factor of 2."""
     price_origin: str = ""
     list_price_usd: float | None = None
+
+    def compute_dtype(self, weights: Dtype) -> str:
+        """What products of such weights are computed in: widened to 16 bit without a path of their own."""
+        return weights.compute if weights.compute in self.flops_per_second else "bf16"
 
     def roof(self, compute_dtype: str) -> Roof | None:
         """The two peaks at this dtype; `None` when the part has no such path or none is known."""

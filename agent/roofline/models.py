@@ -317,6 +317,13 @@ class ServedModel:
         return self.tensor_parallel * self.pipeline_parallel
 
     @property
+    def largest_dtype(self) -> Dtype:
+        """Of the part with the most parameters, head apart: a checkpoint may keep experts alone in 4 bit."""
+        parts = self.architecture.parameters
+        largest = max((part for part in PARTS if part != "head"), key=lambda part: parts[part])
+        return self.part_dtypes.get(largest, self.weight_dtype)
+
+    @property
     def linear_parameters(self) -> int:
         """What each token is multiplied with over all ranks, copies included, the LM head apart."""
         return self.architecture.linear_parameters + sum(
