@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agent import __version__
 from agent.app import Agent
@@ -19,8 +20,10 @@ from agent.config import Configuration, load_configuration
 from agent.errors import AgentError
 from agent.exposition.json_view import assessment_document
 from agent.exposition.text_view import render_text
-from agent.simulate.node import SimulatedNode
 from agent.simulate.scenarios import SCENARIOS
+
+if TYPE_CHECKING:  # the daemon on a real node never loads the simulator
+    from agent.simulate.node import SimulatedNode
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Watch a simulated node until stopped. Gives the exit status."""
+    from agent.simulate.node import SimulatedNode
+
     scenario = SCENARIOS[options.scenario]
     configuration = load_configuration(options.config)
     clock = SystemClock()
@@ -99,6 +104,8 @@ def once(options: argparse.Namespace) -> int:
 
 
 def _once_simulated(options: argparse.Namespace, configuration: Configuration, seconds: float) -> int:
+    from agent.simulate.node import SimulatedNode
+
     clock = ManualClock(unix_seconds=time.time())
     node = SimulatedNode(SCENARIOS[options.simulate], clock=clock)
     node.start()

@@ -205,6 +205,8 @@ class Sampler:
         self._engines: dict[EngineKey, _EngineTrack] = {}
         # Of every GPU that was ever read, by its index now.
         self._uuids: dict[int, str] = {}
+        # Of GPUs that some engine runs on, whether it answers now or not.
+        self._claimed: set[str] = set()
         # The most ranks that each server's page has shown.
         self._ranks: dict[str, int] = {}
         self._started_unix_seconds = clock.unix()
@@ -226,6 +228,7 @@ class Sampler:
             assert node is not None
             self._gpu(uuid, reading).history.add(node.at_seconds, reading)
 
+        self._claimed = {uuid for server in self._servers for uuid in self._gpu_uuids(server)}
         engines = self._assess_engines(states, now, alive)
         gpus = tuple(
             self._assess_gpu(gpu, engines, elapsed, now, unix)
@@ -467,9 +470,14 @@ class Sampler:
         window = track.history.window()
         assert window is not None  # its reading was added in this very tick
         residents = tuple(engine for engine in engines if engine.up and reading.uuid in engine.gpu_uuids)
-        claimed = any(reading.uuid in self._gpu_uuids(server) for server in self._servers)
         assessed = assess_gpu(
-            GpuFacts(reading=reading, window=window, spec=track.spec, engines=residents, claimed=claimed)
+            GpuFacts(
+                reading=reading,
+                window=window,
+                spec=track.spec,
+                engines=residents,
+                claimed=reading.uuid in self._claimed,
+            )
         )
         track.settled = settle(
             track.settled,

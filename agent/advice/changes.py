@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from agent.advice.model import Advice, Effect, GpuKey, Kind
-from agent.advice.what_if import KV_PLANNED_RATIO, Case, Setup, effect_of
-from agent.advice.words import count_gpus, sentence
+from agent.advice.what_if import KV_PLANNED_RATIO, SPARE_RATIO, Case, Setup, effect_of
+from agent.advice.words import counted, sentence
 from agent.assessment import Assessment
 from agent.roofline.cost import bandwidth_per_usd
 from agent.roofline.dtypes import find_dtype
@@ -27,11 +27,8 @@ PHASE_RATIO = 0.2
 """A phase that takes less of the step is not what the other suffers from."""
 LOW_INTENSITY_RATIO = 1 / 30
 """Of the ridge; on an H100 a batch of about ten. Below it the compute that was paid for is hardly used."""
-SPARE_RATIO = 2.0
-"""Room for so many times the cache in use now, on hardware that would take it over, and at least for what
-slower steps keep in flight."""
 READABLE_SECONDS = 0.05
-"""Between tokens: an answer still comes faster than anyone reads."""
+"""Between tokens: an answer still comes faster than anyone reads, but not by much."""
 
 RENTABLE: tuple[GpuSpec, ...] = tuple(
     spec
@@ -247,7 +244,7 @@ def _fewer_ranks(case: Case, setup: Setup) -> Change | None:
     half = replace(setup, model=replace(model, tensor_parallel=model.tensor_parallel // 2))
     if half.free_bytes < half.cache_bytes / KV_PLANNED_RATIO or half.model.kv_bytes_per_token <= 0:
         return None
-    fewer = count_gpus(half.model.tensor_parallel)
+    fewer = counted(half.model.tensor_parallel, "GPU")
     return Change(
         kind="fewer_tensor_parallel_ranks",
         title=f"Split the model over {fewer} instead of {model.tensor_parallel}",
@@ -263,7 +260,7 @@ def _fewer_ranks(case: Case, setup: Setup) -> Change | None:
 
 
 def _other_hardware(case: Case, setup: Setup) -> Change | None:
-    """The part that gives this work at the least price, of those that hold the model."""
+    """The part that gives this work for the least, of those that hold the model; waiting has its price."""
     engine = case.engine
     assert engine.work is not None
     intensity, ridge = engine.work.decode.intensity_flops_per_byte, engine.ridge_flops_per_byte
@@ -271,23 +268,14 @@ def _other_hardware(case: Case, setup: Setup) -> Change | None:
         return None
     if intensity is None or ridge is None:
         return None
-    if (
-        intensity > LOW_INTENSITY_RATIO * ridge
-        or setup.usd_per_hour is None
-        or setup.tokens.decode_steps <= 0
-    ):
+    paid = _weighed_cost(setup)
+    if intensity > LOW_INTENSITY_RATIO * ridge or paid is None:
         return None
-    slowest = max(READABLE_SECONDS, (setup.times[0] - setup.times[1]) / setup.tokens.decode_steps)
-    offers = []
-    for spec in RENTABLE:
-        other = _moved_to(spec, setup) if spec.name != setup.spec.name else None
-        if other is None or other.usd_per_hour is None:
-            continue
-        if (other.times[0] - other.times[1]) / setup.tokens.decode_steps <= slowest:
-            offers.append((other.usd_per_hour / other.speed, other))
-    if not offers:
+    moved = [_moved_to(spec, setup) for spec in RENTABLE if spec.name != setup.spec.name]
+    offers = [(cost, other) for other in moved if other and (cost := _weighed_cost(other)) is not None]
+    cost, best = min(offers, key=lambda offer: offer[0], default=(math.inf, setup))
+    if cost * HARDWARE_GAIN > paid:
         return None
-    best = min(offers, key=lambda offer: offer[0])[1]
     return Change(
         kind="other_hardware",
         title=f"Compare the price of {best.model.ranks} × {best.spec.name}",
@@ -305,6 +293,16 @@ def _other_hardware(case: Case, setup: Setup) -> Change | None:
         setup=best,
         min_gain=HARDWARE_GAIN,
     )
+
+
+def _weighed_cost(setup: Setup) -> float | None:
+    """Dollars for the work, times four where an answer comes no faster than it is read.
+
+    A limit instead would make parts appear and vanish as the window moves across it, and a bare price would
+    take the slower of two that cost the same.
+    """
+    usd, waits = setup.usd_per_hour, setup.seconds_per_token
+    return None if usd is None or waits is None else usd / setup.speed * (1 + waits / READABLE_SECONDS) ** 2
 
 
 def _moved_to(spec: GpuSpec, setup: Setup) -> Setup | None:
@@ -349,35 +347,32 @@ PROPOSALS: tuple[Callable[[Case, Setup], Change | None], ...] = (
 
 def disaggregate(case: Case) -> Iterator[Advice]:
     """Where prompts ride on the steps of others, and those wait."""
-    attribution, tokens = case.engine.attribution, case.now.tokens
+    attribution, waiting_ratio = case.engine.attribution, case.engine.interference_ratio
+    waits = case.now.seconds_per_token
     assert attribution is not None
-    busy = attribution.busy_seconds
-    if min(attribution.prefill_seconds, attribution.decode_seconds) < PHASE_RATIO * busy:
+    if min(attribution.prefill_seconds, attribution.decode_seconds) < PHASE_RATIO * attribution.busy_seconds:
         return
-    carried = attribution.prefill_seconds * (1 - tokens.prefill_only_ratio)
-    mixed = attribution.decode_seconds + carried
-    if tokens.decode_steps <= 0 or carried < PHASE_RATIO * mixed:
+    if waiting_ratio is None or waits is None or waiting_ratio < PHASE_RATIO:
         return
-    ratio = attribution.decode_seconds / mixed
     yield Advice(
         kind="disaggregate",
         engines=(case.engine.key,),
         gpus=GpuKey.each_of(case.gpus),
         title="Keep prefill out of the decoding steps",
         reason=(
-            f"Prefill takes {render_percent(carried / mixed)} of the time of the steps that decode, so every "
+            f"Prefill takes {render_percent(waiting_ratio)} of the time of the steps that decode, so every "
             "sequence waits for others' prompts: "
-            f"{render_seconds(mixed / tokens.decode_steps)} between tokens. "
+            f"{render_seconds(waits)} between tokens. "
             "Engines of their own for prefill and decode, or smaller chunks (max_num_batched_tokens), "
             "keep them apart."
         ),
-        effect=Effect(seconds_per_token_ratio=ratio),
+        effect=Effect(seconds_per_token_ratio=1 - waiting_ratio),
         evidence=case.evidence,
         wrong_when=(
             "the time between tokens is within its target; there is no second GPU, or no fast link to "
             "carry the KV cache. Smaller chunks make first tokens later"
         ),
-        benefit_gpus=(1 - ratio) * case.now.model.ranks,
+        benefit_gpus=waiting_ratio * case.now.model.ranks,
     )
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from agent.advice.model import Advice, Effect, GpuKey
-from agent.advice.what_if import usable_bytes
-from agent.advice.words import count_gpus
+from agent.advice.what_if import SPARE_RATIO, usable_bytes
+from agent.advice.words import counted
 from agent.assessment import Assessment, EngineAssessment, EngineKey, GpuAssessment
 from agent.roofline.gpus import GpuSpec
 from agent.roofline.models import ServedModel
@@ -18,8 +18,6 @@ LONG_SECONDS = 300.0
 """A shorter rest is a lull."""
 QUIET_RATIO = 0.5
 """Two engines busy for less than this together leave room for each other's peaks."""
-SPARE_RATIO = 2.0
-"""Room for so many times the caches in use now."""
 HELD_BYTES = 2 * GIGA
 """A driver context alone takes less."""
 
@@ -68,7 +66,7 @@ def _released(
         kind="consolidate_idle",
         engines=engines,
         gpus=GpuKey.each_of(gpus),
-        title=f"Release {count_gpus(len(gpus))} that {'does' if len(gpus) == 1 else 'do'} nothing",
+        title=f"Release {counted(len(gpus), 'GPU')} that {'does' if len(gpus) == 1 else 'do'} nothing",
         reason=(
             f"Idle for {render_seconds(now_unix_seconds - since)} or longer, while "
             f"{render_quantity(held, 'B')} of memory are held{' by engines' if engines else ''}."

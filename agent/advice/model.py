@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from agent.advice.words import count_gpus
+from agent.advice.words import counted
 from agent.assessment import EngineKey, GpuAssessment
 from agent.readings import Evidence
 from agent.units import render_quantity
@@ -111,7 +111,7 @@ class Advice:
         if effect.bytes_freed is not None:
             words.append(f"{render_quantity(effect.bytes_freed, 'B')} freed")
         if effect.gpus_freed is not None:
-            words.append(count_gpus(effect.gpus_freed) + " freed")
+            words.append(counted(effect.gpus_freed, "GPU") + " freed")
         if effect.usd_per_hour_saved is not None:
             words.append(f"${effect.usd_per_hour_saved:.2f} an hour saved")
         return ", ".join(words)

@@ -27,6 +27,8 @@ from agent.units import GIGA
 
 KV_PLANNED_RATIO = 0.9
 """Of a cache that a batch is planned into: contexts grow while they are decoded."""
+SPARE_RATIO = 2.0
+"""Where work moves to, there is to be room for so many times the cache in use now."""
 
 
 def usable_bytes(spec: GpuSpec) -> float:
@@ -45,7 +47,7 @@ class Setup:
     backend: str
     tokens: TokenWork
     running: float
-    """Mean sequences in flight."""
+    """Sequences in flight: as the engine said on the mean, and never fewer than a step decodes."""
     demand: float
     """As many as would be in flight if nothing held them back."""
     max_num_seqs: int | None
@@ -57,9 +59,8 @@ class Setup:
 
     @property
     def compute_dtype(self) -> str:
-        """Weights that the part has no path for are widened."""
-        own = self.model.weight_dtype.compute
-        return own if own in self.spec.flops_per_second else "bf16"
+        """Of its products, on this part."""
+        return self.spec.compute_dtype(self.model.largest_dtype)
 
     @property
     def roof(self) -> Roof | None:
@@ -119,6 +120,13 @@ class Setup:
     def speed(self) -> float:
         """Work of the window ÷ the time that it takes."""
         return self.growth / self.times[0]
+
+    @property
+    def seconds_per_token(self) -> float | None:
+        """Between the tokens of one sequence; `None` while nothing decodes."""
+        busy, prefill_only = self.times
+        steps = self.tokens.decode_steps
+        return (busy - prefill_only) / steps if steps > 0 else None
 
     @property
     def usd_per_hour(self) -> float | None:
@@ -183,7 +191,10 @@ def case_of(engine: EngineAssessment, gpus: Sequence[GpuAssessment]) -> Case | N
     verdicts = [engine.verdict, *(gpu.verdict for gpu in gpus)]
     if any(verdict.bottleneck in ("idle", "unknown") for verdict in verdicts):
         return None
-    running, waiting = window.running_mean or 0.0, window.waiting_mean or 0.0
+    seen, waiting = window.running_mean or 0.0, window.waiting_mean or 0.0
+    # A few samples of a gauge may say less than the steps' own count, and a batch that grows from there
+    # would pass the demand.
+    running = max(seen, traffic.decode_batch or 0.0)
     held = engine.limiter in ("kv_cache", "max_num_seqs")
     now = Setup(
         model=served,
@@ -193,7 +204,7 @@ def case_of(engine: EngineAssessment, gpus: Sequence[GpuAssessment]) -> Case | N
         backend=engine.reading.engine,
         tokens=traffic.work,
         running=running,
-        demand=running + waiting if held else running,
+        demand=max(seen + waiting, running) if held else running,
         max_num_seqs=engine.max_num_seqs,
         kv_capacity_tokens=engine.kv.capacity_tokens if engine.kv is not None else None,
     )
@@ -216,6 +227,7 @@ def effect_of(before: Setup, after: Setup) -> Effect:
         paid = paid_after / paid_before if paid_before and paid_after else None
     grown = after.growth / before.growth > 1.01
     steps = before.tokens.decode_steps
+    waits, waited = after.seconds_per_token, before.seconds_per_token
     room = (
         after.kv_capacity_tokens - before.kv_capacity_tokens
         if after.kv_capacity_tokens is not None and before.kv_capacity_tokens is not None
@@ -225,9 +237,7 @@ def effect_of(before: Setup, after: Setup) -> Effect:
     same_part = after.spec is before.spec
     return Effect(
         tokens_per_second_ratio=speed,
-        seconds_per_token_ratio=(
-            (after.times[0] - after.times[1]) / (before.times[0] - before.times[1]) if steps > 0 else None
-        ),
+        seconds_per_token_ratio=None if waits is None or waited is None else waits / waited,
         usd_per_million_tokens_ratio=None if paid is None else paid / speed,
         batch=after.tokens.decode_tokens / steps * after.growth if grown and steps > 0 else None,
         kv_tokens=room if room > 0 and same_part else None,

@@ -1,11 +1,11 @@
-"""Small pieces of wording that every advice needs."""
+"""Small pieces of wording that advice and the views of it share."""
 
 from __future__ import annotations
 
 
-def count_gpus(count: int) -> str:
+def counted(number: int, noun: str) -> str:
     """``1 GPU``, ``4 GPUs``."""
-    return f"{count} GPU" if count == 1 else f"{count} GPUs"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def sentence(text: str) -> str:

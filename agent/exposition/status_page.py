@@ -18,8 +18,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from agent.advice.node import advise_node
+from agent.advice.words import counted
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment, Span
 from agent.exposition.headline import engine_name, headline, notes, render_numbers
+from agent.exposition.line_breaks import with_units
 from agent.exposition.roofline_chart import roofline_chart
 from agent.readings import Absent, Failed
 from agent.roofline.bottleneck import BOTTLENECKS, WORDS, Bottleneck
@@ -47,6 +49,11 @@ def _or_dash(render: Callable[..., str]) -> Callable[..., str]:
     return lambda value, *more: "–" if value is None else render(value, *more)
 
 
+def _finalize(value: object) -> object:
+    """What an expression of a template gives, as it is to be written; markup was made by one already."""
+    return with_units(value) if type(value) is str else value
+
+
 def _instant(unix_seconds: float, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:
     return dt.datetime.fromtimestamp(unix_seconds, tz=dt.UTC).strftime(form)
 
@@ -58,6 +65,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "seconds": _or_dash(render_seconds),
     "count": _or_dash(lambda value: f"{value:,.0f}"),
     "ago": _or_dash(lambda seconds: "just now" if seconds < 2 else f"{render_seconds(round(seconds))} ago"),
+    "counted": counted,
     "instant": _instant,
 }
 
@@ -159,6 +167,7 @@ class StatusPage:
             autoescape=True,
             auto_reload=False,  # no look at the files while a request waits
             undefined=StrictUndefined,
+            finalize=_finalize,
             trim_blocks=True,
             lstrip_blocks=True,
         )

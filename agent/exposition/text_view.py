@@ -6,7 +6,9 @@ import textwrap
 from collections.abc import Iterator
 
 from agent.advice.node import advise_node
+from agent.advice.words import counted
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
+from agent.exposition.line_breaks import NO_BREAK_SPACE, with_units
 from agent.readings import Absent, Failed
 from agent.roofline.bottleneck import WORDS
 from agent.units import render_number, render_percent, render_quantity, render_seconds
@@ -20,7 +22,7 @@ def render_text(assessment: Assessment) -> str:
 
 
 def _lines(assessment: Assessment) -> Iterator[str]:
-    gpus, engines = _count(len(assessment.gpus), "GPU"), _count(len(assessment.engines), "engine")
+    gpus, engines = counted(len(assessment.gpus), "GPU"), counted(len(assessment.engines), "engine")
     yield f"{assessment.node}: {gpus}, {engines}"
     for gpu in assessment.gpus:
         yield ""
@@ -32,10 +34,13 @@ def _lines(assessment: Assessment) -> Iterator[str]:
         yield ""
         yield from _wrap("No engine is configured; list each under engines, with its url.", first="")
     yield from _advice(assessment)
+    # A server that does not answer was told of as an engine.
+    down = {engine.problem for engine in assessment.engines if not engine.up}
     for source in assessment.sources:
         if isinstance(source.outcome, Failed | Absent):
-            yield ""
-            yield from _wrap(source.outcome.message, first="")
+            if source.outcome.message not in down:
+                yield ""
+                yield from _wrap(source.outcome.message, first="")
         elif source.outcome is None:
             yield ""
             yield from _wrap(f"{source.name}: no answer yet", first="")
@@ -67,7 +72,7 @@ def _gpu(gpu: GpuAssessment) -> Iterator[str]:
 
 
 def _engine(engine: EngineAssessment) -> Iterator[str]:
-    yield f"{engine.engine} {engine.key.server} rank {engine.key.rank}  {engine.model}"
+    yield f"{engine.engine} {engine.key.server} rank {engine.key.rank}  {engine.model}".rstrip()
     if not engine.up:
         yield from _wrap(f"down: {engine.problem}")
         return
@@ -104,8 +109,6 @@ def _advice(assessment: Assessment) -> Iterator[str]:
 
 
 def _wrap(text: str, *, first: str = " " * 14) -> Iterator[str]:
-    yield from textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    lines = textwrap.wrap(with_units(text), WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+    for line in lines:
+        yield line.replace(NO_BREAK_SPACE, " ")  # it has done its work, and nobody would find it with grep

@@ -11,11 +11,12 @@ from typing import Any
 
 from agent.errors import AgentError, UnknownModelError
 from agent.planning.lesson import lesson_record, lesson_report
-from agent.planning.points import config_of, plans_of, points_of_file, points_of_options, setups
+from agent.planning.options import SINCE, refuse_without_effect
+from agent.planning.points import config_of, plans_of_file, plans_of_options, setups
 from agent.planning.records import live_record, record_of, render_csv, render_json
 from agent.planning.report import report, throughput
 from agent.planning.sizing import forecast
-from agent.roofline.planner import Plan
+from agent.roofline.planner import PHASES, Plan
 from agent.roofline.simplified import cost_rows, decode_rows
 
 
@@ -30,6 +31,7 @@ class _Answer:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate what was asked and write it; raises `AgentError` for what is not known."""
+    refuse_without_effect(options)
     answer = _answer(options)
     if options.picture is not None:
         from agent.planning.picture import draw
@@ -53,11 +55,11 @@ def _answer(options: argparse.Namespace) -> _Answer:
     if options.traffic is not None:
         return _of_traffic(options)
     if options.points is not None:
-        plans = plans_of(points_of_file(options.points))
+        plans = plans_of_file(options.points)
         return _Answer(
             plans=plans, records=[record_of(each) for each in plans], lines=lambda: throughput(plans)
         )
-    plans = plans_of(points_of_options(options))
+    plans = plans_of_options(options)
     return _Answer(plans=plans, records=[record_of(each) for each in plans], lines=lambda: report(plans))
 
 
@@ -79,7 +81,7 @@ def _of_traffic(options: argparse.Namespace) -> _Answer:
     configs = {name: config_of(path) for name, _, path in named if path}
     server = PrometheusServer(options.traffic, bearer_token=os.environ.get(TOKEN_VARIABLE))
     try:
-        mixes = fetch_mixes(server, since=options.since, models=[name for name, _, _ in named])
+        mixes = fetch_mixes(server, since=options.since or SINCE, models=[name for name, _, _ in named])
     finally:
         server.close()
     forecasts, unknown = [], []
@@ -99,7 +101,7 @@ def _of_traffic(options: argparse.Namespace) -> _Answer:
         (each, sizing, sizing.plan.vary(phase=phase))
         for each in forecasts
         for sizing in each.sizings
-        for phase in options.phase
+        for phase in options.phase or PHASES
     ]
     plans = [plan for _, _, plan in planned]
     return _Answer(

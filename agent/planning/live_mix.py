@@ -6,17 +6,13 @@ engines that serve one model in one way; a rate is that sum over the time for wh
 
 from __future__ import annotations
 
-import json
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from agent.errors import AgentError
 from agent.planning.mix import Latency, LiveMix, Serving
 from agent.sources.prometheus import PrometheusServer, Sample
-
-QUANTILES = (0.5, 0.99)
 
 ENGINE = ("instance", "server", "rank")
 """What tells engines apart."""
@@ -82,6 +78,7 @@ class _Fetched:
             name: self._by_engine(f"avg by ({', '.join(ENGINE)}) (avg_over_time({metric}[{since}]))")
             for name, metric in MEANS.items()
         }
+        self._ttft, self._tpot = self._buckets(TTFT), self._buckets(TPOT)
         parts = {(_of(s, "instance"), _of(s, "uuid")): _of(s, "part") for s in self._latest(GPU_INFO)}
         self._parts: defaultdict[_Key, dict[str, str]] = defaultdict(dict)
         for sample in self._latest(ENGINE_GPU_INFO):
@@ -98,6 +95,7 @@ class _Fetched:
                 engine=_of(sample, "engine"),
                 part=next(iter(self._parts[key].values()), ""),
                 tensor_parallel=_of(sample, "tensor_parallel"),
+                pipeline_parallel=int(_of(sample, "pipeline_parallel") or 1),
                 weight_dtype=_of(sample, "weight_dtype"),
                 kv_dtype=_of(sample, "kv_dtype"),
             )
@@ -113,11 +111,10 @@ class _Fetched:
         prompt = total["prefill_tokens"] + total["cached_tokens"]
         present = {key: self._alive.get(key, 0.0) / self._samples for key in keys}
         limits = list(_at(self._means["max_num_seqs"], keys))
-        degree = int(serving.tensor_parallel or 1)
         return LiveMix(
             serving=serving,
             replicas=sum(present.values()),
-            gpus=sum(part * max(len(self._parts[key]), degree) for key, part in present.items()),
+            gpus=sum(part * max(len(self._parts[key]), serving.gpus) for key, part in present.items()),
             requests_per_second=requests / self._seconds,
             prefill_tokens_per_second=total["prefill_tokens"] / self._seconds,
             cached_ratio=total["cached_tokens"] / prompt if prompt else 0.0,
@@ -128,8 +125,8 @@ class _Fetched:
             decode_batch=self._decode_batch(keys),
             max_num_seqs=max(limits) if limits else None,
             usd_per_second=total["usd"] / self._seconds or None,
-            ttft=self._latency(TTFT, serving, keys),
-            tpot=self._latency(TPOT, serving, keys),
+            ttft=_latency(self._ttft, keys),
+            tpot=_latency(self._tpot, keys),
         )
 
     def _held_tokens(self, keys: Sequence[_Key]) -> float | None:
@@ -148,13 +145,14 @@ class _Fetched:
         whole = sum(weights.values())
         return sum(weight * batches[key] for key, weight in weights.items()) / whole if whole else None
 
-    def _latency(self, metric: str, serving: Serving, keys: Sequence[_Key]) -> Latency:
-        """Quantiles of the engines' buckets summed: one kind of engine has one set of bounds."""
-        servers = "|".join(sorted({re.escape(server) for _, server, _ in keys}))
-        chosen = f"{metric}{{model={_quoted(serving.model)}, server=~{_quoted(servers)}}}"
-        buckets = f"sum by (le) (increase({chosen}[{self._since}]))"
-        p50, p99 = (self._one(f"histogram_quantile({quantile}, {buckets})") for quantile in QUANTILES)
-        return Latency(p50=p50, p99=p99)
+    def _buckets(self, metric: str) -> Mapping[_Key, Mapping[float, float]]:
+        """By engine: how much each bucket grew, by its upper bound."""
+        found: defaultdict[_Key, dict[float, float]] = defaultdict(dict)
+        by = ", ".join((*ENGINE, "le"))
+        for sample in self._server.query(f"sum by ({by}) (increase({metric}[{self._since}]))"):
+            if sample.value is not None:
+                found[_key(sample)][float(_of(sample, "le"))] = sample.value
+        return found
 
     def _one(self, expression: str) -> float | None:
         samples = self._server.query(expression)
@@ -169,6 +167,14 @@ class _Fetched:
         return (*self._server.query(f"last_over_time({info}[{self._since}])"), *self._server.query(info))
 
 
+def _latency(buckets: Mapping[_Key, Mapping[float, float]], keys: Sequence[_Key]) -> Latency:
+    """Of the engines' buckets summed: one kind of engine has one set of bounds."""
+    summed: Counter[float] = Counter()
+    for each in _at(buckets, keys):
+        summed.update(each)
+    return Latency.of_buckets(summed)
+
+
 def _key(sample: Sample) -> _Key:
     return tuple(_of(sample, name) for name in ENGINE)
 
@@ -179,8 +185,3 @@ def _of(sample: Sample, label: str) -> str:
 
 def _at(values: Mapping[_Key, _Value], keys: Iterable[_Key]) -> Iterator[_Value]:
     return (values[key] for key in keys if key in values)
-
-
-def _quoted(text: str) -> str:
-    """A string of PromQL."""
-    return json.dumps(text, ensure_ascii=False)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from agent.planning.mix import Latency
 from agent.planning.sizing import BUSY_RATIO_MAX, Forecast
-from agent.planning.text import wrapped
+from agent.planning.text import cell, seconds_text, wrapped
 from agent.roofline.planner import Point, StepTime
-from agent.units import render_number, render_percent, render_seconds
+from agent.units import render_number, render_percent
 
 
 def live_mixes(forecasts: Sequence[Forecast]) -> Iterator[str]:
@@ -18,7 +18,8 @@ def live_mixes(forecasts: Sequence[Forecast]) -> Iterator[str]:
         yield from wrapped(
             f" {letter}  ",
             f"{serving.model} by {serving.engine} on {render_number(mix.gpus)} × "
-            f"{serving.part or 'an unknown GPU'}, tensor parallel {serving.tensor_parallel or '?'}; weights "
+            f"{serving.part or 'an unknown GPU'}, tensor parallel {serving.tensor_parallel or '?'}"
+            f"{f', pipeline parallel {stages}' if (stages := serving.pipeline_parallel) > 1 else ''}; weights "
             f"{serving.weight_dtype or '?'}, KV {serving.kv_dtype or '?'}",
         )
         batch = "–" if mix.decode_batch is None else render_number(mix.decode_batch)
@@ -42,8 +43,8 @@ def live_costs(forecasts: Sequence[Forecast], number_of: Callable[[Point], int])
         mix, today = each.mix, each.today_usd_per_million_tokens
         batch = "–" if mix.decode_batch is None else f"{mix.decode_batch:.0f}"
         yield (
-            f" {letter} now{mix.replicas:>10.1f}{mix.gpus:>7.1f}{batch:>7}{'':15}"
-            f"{_seconds(mix.tpot.p50):>9}{_usd(today):>15}"
+            f" {letter} now{cell(mix.replicas, 10, 1)}{cell(mix.gpus, 7, 1)}{batch:>7}{'':15}"
+            f"{_seconds(mix.tpot.p50):>9}{_usd(today, 15)}"
         )
         for sizing in each.sizings:
             number = number_of(sizing.plan.point)
@@ -51,9 +52,10 @@ def live_costs(forecasts: Sequence[Forecast], number_of: Callable[[Point], int])
                 yield f" {letter}{number:>4}  does not fit: not one sequence has room beside the weights"
                 continue
             yield (
-                f" {letter}{number:>4}{sizing.replicas:>10}{sizing.gpus:>7}{sizing.plan.point.batch:>7}"
-                f"{render_percent(sizing.prefill_ratio):>15}{render_seconds(sizing.tpot_seconds):>9}"
-                f"{_usd(sizing.usd_per_million_tokens):>15}"
+                f" {letter}{number:>4}{cell(sizing.replicas, 10)}{cell(sizing.replicas * sizing.plan.gpus, 7)}"
+                f"{cell(sizing.plan.point.batch, 7)}"
+                f"{render_percent(sizing.prefill_ratio):>15}{seconds_text(sizing.tpot_seconds):>9}"
+                f"{_usd(sizing.usd_per_million_tokens, 15)}"
             )
     yield from wrapped(
         "   ",
@@ -83,11 +85,11 @@ def live_latencies(forecasts: Sequence[Forecast]) -> Iterator[str]:
 
 def _compared(name: str, predicted: StepTime, live: Latency) -> str:
     ratios = "".join(
-        f"{'–' if seconds is None else render_number(seconds / predicted.expected):>14}"
+        f"{'–'.rjust(14) if seconds is None else cell(seconds / predicted.expected, 14, None)}"
         for seconds in (live.p50, live.p99)
     )
     return (
-        f"{name:<12}{render_seconds(predicted.bound):>8}{render_seconds(predicted.expected):>10}"
+        f"{name:<12}{seconds_text(predicted.bound):>8}{seconds_text(predicted.expected):>10}"
         f"{_seconds(live.p50):>11}{_seconds(live.p99):>9}{ratios}"
     )
 
@@ -102,8 +104,8 @@ def _lettered(forecasts: Sequence[Forecast]) -> Iterator[tuple[str, Forecast]]:
 
 
 def _seconds(value: float | None) -> str:
-    return "–" if value is None else render_seconds(value)
+    return "–" if value is None else seconds_text(value)
 
 
-def _usd(value: float | None) -> str:
-    return "–" if value is None else render_number(value)
+def _usd(value: float | None, width: int) -> str:
+    return "–".rjust(width) if value is None else cell(value, width, None)

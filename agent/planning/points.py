@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import argparse
 import csv
+import difflib
 import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from agent.errors import AgentError
-from agent.planning.options import count, price
-from agent.roofline.planner import Plan, Point, plan
+from agent.model_files import load_config_json
+from agent.planning.options import count, degree, price
+from agent.roofline.planner import PHASES, Plan, Point, plan
 
-CONFIG_BYTES_MAX = 1024**2
 PROMPT_TOKENS = 1024
+OUTPUT_TOKENS = 256
 BATCH = 32
 
 
-def plans_of(points: Sequence[Point]) -> list[Plan]:
-    """Each point's plan; a model may be the path of its ``config.json``."""
-    if not points:
-        raise AgentError("there is no point to evaluate")
-    configs = {name: config_of(name) for name in {point.model for point in points}}
+def plans_of_options(options: argparse.Namespace) -> list[Plan]:
+    """The plans of all combinations; a model may be the path of its ``config.json``."""
+    points = points_of_options(options)
+    configs = {name: config_of(name) for name in options.model}
     return [plan(point, config=configs[point.model]) for point in points]
 
 
@@ -34,7 +36,9 @@ def points_of_options(options: argparse.Namespace) -> list[Point]:
             "advise needs --model and --gpu, or --points FILE, or --traffic PROMETHEUS_URL, or --simplified"
         )
     lengths = itertools.product(
-        options.context or (None,), options.prompt_tokens or (None,), options.output_tokens
+        options.context or (None,),
+        options.prompt_tokens or (None,),
+        options.output_tokens or (OUTPUT_TOKENS,),
     )
     return [
         Point(model=model, batch=batch, phase=phase, **setup, **length)
@@ -43,7 +47,7 @@ def points_of_options(options: argparse.Namespace) -> list[Point]:
             setups(options),
             [_lengths(*each) for each in lengths],
             options.batch or (BATCH,),
-            options.phase,
+            options.phase or PHASES,
         )
     ]
 
@@ -89,41 +93,87 @@ def _lengths(context: int | None, prompt: int | None, output: int) -> dict[str, 
 # --- points from a file --------------------------------------------------------------------------------
 
 _REQUIRED = ("model", "gpu")
-_COUNTS = (
-    "tensor_parallel",
-    "pipeline_parallel",
-    "expert_parallel",
-    "batch",
-    "context",
-    "prompt_tokens",
-    "output_tokens",
-)
-_WORDS = ("phase", "weight_dtype", "kv_dtype", "backend")
+COLUMNS: Mapping[str, Callable[[str], Any]] = {
+    "model": str,
+    "gpu": str,
+    "tensor_parallel": degree,
+    "pipeline_parallel": degree,
+    "expert_parallel": degree,
+    "phase": str.lower,
+    "batch": count,
+    "context": count,
+    "prompt_tokens": count,
+    "output_tokens": count,
+    "weight_dtype": str,
+    "kv_dtype": str,
+    "backend": str.lower,
+    "usd_per_hour": price,
+}
+"""Of a file of points: the fields of a `Point`, each with what reads its cell."""
 
 
-def points_of_file(path: Path) -> list[Point]:
-    """The rows of a CSV file; an empty cell or a missing column takes the default."""
+def plans_of_file(path: Path) -> list[Plan]:
+    """The plans of a CSV file's rows; an empty cell or a missing column takes the default.
+
+    Raises `AgentError` with the line for whatever is wrong with a row.
+    """
+    read_config = cache(config_of)
+    plans = []
+    for line, row in _rows(path):
+        try:
+            point = _point_of(row)
+            plans.append(plan(point, config=read_config(point.model)))
+        except AgentError as error:
+            raise AgentError(f"{path}, line {line}: {error}") from error
+    if not plans:
+        raise AgentError(f"{path}: there is no point to evaluate")
+    return plans
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row's cells that are not empty, by column, with the number of the line that it ends on."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.reader(file)
+            columns = _columns(next(reader, []), f"{path}, line {reader.line_num}")
+            for cells in reader:
+                if surplus := cells[len(columns) :]:
+                    named = ", ".join(map(repr, surplus))
+                    raise AgentError(f"{path}, line {reader.line_num}: more cells than columns: {named}")
+                row = {name: cell.strip() for name, cell in zip(columns, cells, strict=False) if cell.strip()}
+                if row:
+                    yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AgentError(f"{path}: cannot be read as CSV: {error}") from error
-    return [_point_of_row(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)]
 
 
-def _point_of_row(row: Mapping[str, str | None], place: str) -> Point:
-    cells = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
+def _columns(header: Sequence[str], place: str) -> list[str]:
+    columns = [name.strip().lower() for name in header]
+    problems = [
+        f"column {name!r} is not known{_nearest(name)}" for name in columns if name not in COLUMNS
+    ] + [f"column {name!r} is there twice" for name, times in Counter(columns).items() if times > 1]
+    if problems:
+        raise AgentError(f"{place}: {'; '.join(problems)}. Known are {', '.join(COLUMNS)}")
+    return columns
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name, COLUMNS, n=2)
+    return f", is it {' or '.join(near)}?" if near else ""
+
+
+def _point_of(row: Mapping[str, str]) -> Point:
     for name in _REQUIRED:
-        if not cells.get(name):
-            raise AgentError(f"{place}: {name} is missing")
-    given: dict[str, Any] = {name: cells[name] for name in _WORDS if cells.get(name)}
+        if name not in row:
+            raise AgentError(f"{name} is missing")
+    return Point(**{name: _cell(name, text) for name, text in row.items()})
+
+
+def _cell(name: str, text: str) -> Any:
     try:
-        given |= {name: count(cells[name]) for name in _COUNTS if cells.get(name)}
-        if cells.get("usd_per_hour"):
-            given["usd_per_hour"] = price(cells["usd_per_hour"])
-    except (ValueError, argparse.ArgumentTypeError) as error:
-        raise AgentError(f"{place}: {error}") from error
-    return Point(model=cells["model"], gpu=cells["gpu"], **given)
+        return COLUMNS[name](text)
+    except argparse.ArgumentTypeError as error:
+        raise AgentError(f"{name} {error}") from error
 
 
 # --- models from a file --------------------------------------------------------------------------------
@@ -139,11 +189,6 @@ def config_of(model: str) -> Mapping[str, Any] | None:
             raise AgentError(f"{model}: no such file")
         return None
     try:
-        if path.stat().st_size > CONFIG_BYTES_MAX:
-            raise AgentError(f"{path}: larger than any config.json")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return load_config_json(path)
     except (OSError, ValueError) as error:
-        raise AgentError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise AgentError(f"{path}: not a config.json: it holds no object")
-    return config
+        raise AgentError(f"{path}: cannot be read as a config.json: {error}") from error

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from agent.planning.cases import Case, alike, cases_of, described
 from agent.planning.live_report import live_costs, live_latencies, live_mixes
 from agent.planning.sizing import Forecast
-from agent.planning.text import WIDTH, wrapped
+from agent.planning.text import WIDTH, cell, seconds_text, wrapped
 from agent.roofline.cost import bandwidth_per_usd, split_by_phase, usd_per_million_tokens
-from agent.roofline.planner import Plan
-from agent.roofline.step import constants_for
-from agent.units import GIGA, KIBI, SECONDS_PER_HOUR, render_number, render_percent, render_seconds
+from agent.roofline.planner import Plan, SplitError
+from agent.roofline.step import AllReduce, constants_for
+from agent.units import GIGA, KIBI, SECONDS_PER_HOUR, render_number, render_percent
 
 
 def report(plans: Sequence[Plan], forecasts: Sequence[Forecast] = ()) -> Iterator[str]:
@@ -59,15 +60,15 @@ def _characterize(cases: Sequence[Case]) -> Iterator[str]:
             filled = min(max(round(columns * first / (first + decode)), 1), columns - 1)
             yield (
                 f"{case.number:>2}  batch {point.batch:<4} |{'P' * filled}{'d' * (columns - filled)}| "
-                f"{render_seconds(first + decode):>7} a request"
+                f"{seconds_text(first + decode):>7} a request"
             )
             yield (
-                f"      {point.prompt_length} tokens in: first token after {render_seconds(first)} "
-                f"(roof {render_seconds(each.ttft.bound)});"
+                f"      {point.prompt_length} tokens in: first token after {seconds_text(first)} "
+                f"(roof {seconds_text(each.ttft.bound)});"
             )
             yield (
-                f"      {point.output_tokens} out: {render_seconds(each.tpot.expected)} a token "
-                f"(roof {render_seconds(each.tpot.bound)})"
+                f"      {point.output_tokens} out: {seconds_text(each.tpot.expected)} a token "
+                f"(roof {seconds_text(each.tpot.bound)})"
             )
 
 
@@ -77,10 +78,10 @@ def _memory(cases: Sequence[Case]) -> Iterator[str]:
         each = case.largest
         weights, sold = each.weight_bytes / GIGA, each.spec.memory_gigabytes
         kibibytes = each.model.kv_bytes_per_token / KIBI
-        needed = "?" if each.gpus_needed is None else f"{each.gpus_needed} of {each.gpus}"
+        needed = "?" if each.gpus_needed is None else f"{cell(each.gpus_needed, 6).strip()} of {each.gpus}"
         yield (
-            f"{case.number:>2}{weights:>6.0f} GB{weights / each.gpus:>5.0f}/{sold:<3}"
-            f"{kibibytes:>6.0f} KiB{each.kv_limited_batch:>20}{each.point.batch:>7}"
+            f"{case.number:>2}{cell(weights, 6)} GB{cell(weights / each.gpus, 5)}/{sold:<3}"
+            f"{cell(kibibytes, 6)} KiB{cell(each.kv_limited_batch, 20)}{cell(each.point.batch, 7)}"
             f"  {needed}{'' if each.fits else ': does not fit'}"
         )
 
@@ -92,11 +93,11 @@ def throughput(plans: Sequence[Plan]) -> Iterator[str]:
     for each in plans:
         usd = each.usd_per_million_tokens
         yield (
-            f"{numbers[id(each)]:>2}{' ' if each.fits else '!'}{each.point.phase:<7}{each.point.batch:>6}"
-            f"{render_number(each.arithmetic_intensity_flops_per_byte):>7}{each.ridge_flops_per_byte:>6.0f} "
-            f"{each.bottleneck:<17}{render_seconds(each.step_seconds_bound):>8} "
-            f"{render_seconds(each.step_seconds_expected):>8}{each.tokens_per_second:>9.0f}"
-            f"{'–' if usd is None else render_number(usd):>7}"
+            f"{numbers[id(each)]:>2}{' ' if each.fits else '!'}{each.point.phase:<7}{cell(each.point.batch, 6)}"
+            f"{cell(each.arithmetic_intensity_flops_per_byte, 7, None)}{cell(each.ridge_flops_per_byte, 6)} "
+            f"{each.bottleneck:<17}{seconds_text(each.step_seconds_bound):>8} "
+            f"{seconds_text(each.step_seconds_expected):>8}{cell(each.tokens_per_second, 9)}"
+            f"{'–'.rjust(7) if usd is None else cell(usd, 7, None)}"
         )
     if not all(each.fits for each in plans):
         yield "  ! does not fit in memory: what it would do if it did"
@@ -109,17 +110,26 @@ def _splits(cases: Sequence[Case]) -> Iterator[str]:
         largest = case.largest
         if largest.gpus == 1 or largest.point.expert_parallel > largest.point.tensor_parallel:
             continue
-        whole = largest.vary(
-            phase="decode", tensor_parallel=largest.gpus, pipeline_parallel=1, expert_parallel=1
-        )
-        ways = [("tensor parallel over PCIe", whole.vary(all_reduce=over_pcie))]
-        if largest.spec.nvlink_bytes_per_second:
-            ways.insert(0, ("tensor parallel over NVLink", whole))
-        ways.append(("pipeline parallel", whole.vary(tensor_parallel=1, pipeline_parallel=largest.gpus)))
-        for name, each in ways:
+        whole = {
+            "phase": "decode",
+            "tensor_parallel": largest.gpus,
+            "pipeline_parallel": 1,
+            "expert_parallel": 1,
+        }
+        staged = {**whole, "tensor_parallel": 1, "pipeline_parallel": largest.gpus}
+        ways: list[tuple[str, Mapping[str, Any], Mapping[int, AllReduce] | None]] = [
+            ("tensor parallel over NVLink", whole, None),
+            ("tensor parallel over PCIe", whole, over_pcie),
+            ("pipeline parallel", staged, None),
+        ]
+        for name, split, link in ways if largest.spec.nvlink_bytes_per_second else ways[1:]:
+            try:
+                each = largest.vary(all_reduce=link, **split)
+            except SplitError:
+                continue
             yield (
-                f"{case.number:>2}  batch {whole.point.batch:<4} {name:<28}"
-                f"{render_seconds(each.tpot.expected):>9} a token {each.tokens_per_second:>9.0f} tokens/s"
+                f"{case.number:>2}  batch {largest.point.batch:<4} {name:<28}"
+                f"{seconds_text(each.tpot.expected):>9} a token{cell(each.tokens_per_second, 10)} tokens/s"
             )
 
 
@@ -152,9 +162,9 @@ def _costs(cases: Sequence[Case]) -> Iterator[str]:
             )
             prefill_share = render_percent(request.prefill_usd / request.total_usd)
             yield (
-                f"{case.number:>2}{decode.batch:>6}{each.gpus * price:>7.2f}{usd:>8.2f}{floor:>13.2f}"
-                f"{1000 * request.total_usd:>15.3f}{prefill_share:>15}"
-                f"{_gigabytes_per_usd(spec.dram_bytes_per_second, price):>6.0f}{bought:>7}"
+                f"{case.number:>2}{cell(decode.batch, 6)}{cell(each.gpus * price, 7, 2)}{cell(usd, 8, 2)}"
+                f"{cell(floor, 13, 2)}{cell(1000 * request.total_usd, 15, 3)}{prefill_share:>15}"
+                f"{cell(_gigabytes_per_usd(spec.dram_bytes_per_second, price), 6)}{bought:>7}"
             )
     defaults = {
         f"{case.first.spec.name} ${case.first.usd_per_hour} ({case.first.spec.price_origin})"

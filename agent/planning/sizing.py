@@ -110,6 +110,7 @@ def _fields(mix: LiveMix) -> dict[str, Any]:
     return {
         "model": mix.serving.model,
         "tensor_parallel": int(mix.serving.tensor_parallel or 1),
+        "pipeline_parallel": mix.serving.pipeline_parallel,
         "backend": mix.serving.engine if mix.serving.engine in BACKENDS else "vllm",
         "context": max(round(mix.context), 1),
         "prompt_tokens": max(round(mix.computed_prompt_tokens), 1),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import textwrap
 
+from agent.units import SECONDS_PER_HOUR, render_number, render_quantity, render_seconds
+
 WIDTH = 79
+LONGEST_HOURS = 9999
 
 
 def wrapped(indent: str, text: str) -> list[str]:
@@ -17,3 +20,18 @@ def wrapped(indent: str, text: str) -> list[str]:
         break_on_hyphens=False,
     )
     return [line.replace("\u00a0", " ") for line in lines]
+
+
+def cell(value: float, width: int, decimals: int | None = 0) -> str:
+    """A number at the right of a column, a blank before it; with a prefix where it is too long: ``12.3M``.
+
+    Without `decimals` it has three significant digits.
+    """
+    text = render_number(value) if decimals is None else f"{value:.{decimals}f}"
+    return f"{text if len(text) < width else render_quantity(value, '').replace(' ', ''):>{width}}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration of at most eight characters, as long as it is."""
+    hours = seconds / SECONDS_PER_HOUR
+    return render_seconds(seconds) if hours <= LONGEST_HOURS else render_quantity(hours, "h")

@@ -38,6 +38,11 @@ MEMORY_USED_RATIO = 0.9
 OVERHEAD_BYTES = 1.5e9
 """On each GPU, beside weights and cache: context, graphs, activations, communication buffers."""
 
+
+class SplitError(AgentError):
+    """A model that cannot be divided over GPUs in that way."""
+
+
 _COUNTS = (
     "tensor_parallel",
     "pipeline_parallel",
@@ -384,21 +389,25 @@ def _set_up(
         tensor_parallel=point.tensor_parallel,
         pipeline_parallel=point.pipeline_parallel,
     )
-    compute, notes = _computed_in(spec, _largest_dtype(model))
+    groups = _groups(point, architecture)
+    largest = _largest_dtype(model)
+    compute = spec.compute_dtype(largest)
     roof = spec.roof(compute)
     if roof is None:
         raise AgentError(f"no peak of {spec.name} is known in {compute}")
     constants = constants_for(
         spec.name, dtype=compute, moe=bool(architecture.expert_ffn), backend=point.backend
     )
+    if all_reduce is not None:
+        constants = replace(constants, all_reduce=all_reduce)
     return _SetUp(
         model=model,
         spec=spec,
         roof=roof,
         compute_dtype=compute,
-        constants=constants if all_reduce is None else replace(constants, all_reduce=all_reduce),
-        groups=_groups(point, architecture),
-        notes=notes,
+        constants=constants,
+        groups=groups,
+        notes=(*_widened_note(spec, largest, compute), *_all_reduce_note(point, spec, constants)),
     )
 
 
@@ -449,19 +458,35 @@ def _largest_dtype(model: ServedModel) -> Dtype:
     return model.part_dtypes.get(largest, model.weight_dtype)
 
 
-def _computed_in(spec: GpuSpec, dtype: Dtype) -> tuple[str, tuple[str, ...]]:
-    """The dtype of the products, and a note where the part has no path for the weights' own."""
-    if dtype.compute in spec.flops_per_second:
-        return dtype.compute, ()
-    return "bf16", (f"{spec.name} has no {dtype.compute} path: {dtype.name} weights are widened to bf16",)
+def _widened_note(spec: GpuSpec, dtype: Dtype, compute: str) -> Iterable[str]:
+    if compute != dtype.compute:
+        yield f"{spec.name} has no {dtype.compute} path: {dtype.name} weights are widened to {compute}"
+
+
+def _all_reduce_note(point: Point, spec: GpuSpec, constants: StepConstants) -> Iterable[str]:
+    ranks = point.tensor_parallel
+    if ranks > 1 and ranks not in constants.all_reduce:
+        known = ", ".join(map(str, sorted(constants.all_reduce)))
+        yield (
+            f"an all-reduce over {ranks} × {spec.name} was not measured: it is taken as over the nearest of "
+            f"{known} GPUs"
+        )
 
 
 def _groups(point: Point, architecture: Architecture) -> int:
-    tensor, expert = point.tensor_parallel, point.expert_parallel
+    """Copies of attention; raises `SplitError` where the model cannot be divided as the point asks."""
+    tensor, stages, expert = point.tensor_parallel, point.pipeline_parallel, point.expert_parallel
+    for group in architecture.attention:
+        if group.heads % tensor:
+            raise SplitError(
+                f"tensor_parallel {tensor} does not divide the {group.heads} heads of {point.model}"
+            )
+    if stages > architecture.layers:
+        raise SplitError(f"pipeline_parallel is {stages}, but {point.model} has {architecture.layers} layers")
     if expert == 1:
         return 1
     if not architecture.expert_ffn:
-        raise AgentError(f"expert_parallel is {expert}, but {point.model} has no experts")
+        raise SplitError(f"expert_parallel is {expert}, but {point.model} has no experts")
     if tensor % expert and expert % tensor:
-        raise AgentError(f"expert_parallel {expert} and tensor_parallel {tensor} do not divide each other")
+        raise SplitError(f"expert_parallel {expert} and tensor_parallel {tensor} do not divide each other")
     return max(expert // tensor, 1)
