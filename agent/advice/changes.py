@@ -158,7 +158,7 @@ def _more_kv_memory(case: Case, setup: Setup) -> Change | None:
         kind="more_kv_memory",
         title=f"Give the KV cache {missing:,.0f} tokens more ({render_quantity(needed, 'B')})",
         reason=(
-            f"{sentence(engine.limiter_reason)} {render_number(setup.demand)} requests of "
+            f"{sentence(engine.limiter_reason)} {setup.demand:,.0f} requests of "
             f"{context:,.0f} tokens want to run; the cache holds {capacity:,.0f} tokens. {how}"
         ),
         wrong_when="the queue is a short burst, or requests share prefixes that the cache holds once",
