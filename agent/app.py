@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 from agent.assessment import Assessment
 from agent.clock import Clock, SystemClock
-from agent.config import Configuration, Engine, RoofOverride, load_config_json, redacted
+from agent.config import Configuration, Engine, RoofOverride, redacted
 from agent.engines.base import EngineSource
 from agent.engines.registry import ENGINES
 from agent.exposition.collector import Renderer
 from agent.exposition.server import ExpositionServer
+from agent.model_files import load_config_json
 from agent.readings import NodeReading
 from agent.resolution import ModelChoice
 from agent.roofline.catalogue import find_config

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,13 +29,12 @@ from pydantic import (
 from agent.engines.base import server_of
 from agent.engines.registry import ENGINES
 from agent.errors import ConfigurationError, UnknownModelError
+from agent.model_files import load_config_json
 from agent.roofline.catalogue import find_config
 from agent.roofline.dtypes import DTYPES, find_dtype
 from agent.roofline.families import parse_architecture
 from agent.roofline.gpus import find_gpu
 from agent.roofline.quantization import parse_quantization
-
-MAX_CONFIG_JSON_BYTES = 1 << 20
 
 
 def _check_dtype(value: str) -> str:
@@ -244,16 +242,6 @@ class _StrictLoader(yaml.SafeLoader):
                 raise _GivenTwiceError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
-
-
-def load_config_json(path: Path) -> dict[str, Any]:
-    """A model's ``config.json``. Raises `OSError` or `ValueError`."""
-    if path.stat().st_size > MAX_CONFIG_JSON_BYTES:
-        raise ValueError("larger than 1 MiB: not a config.json")
-    loaded = json.loads(path.read_text())
-    if not isinstance(loaded, dict):
-        raise ValueError("not a JSON object")
-    return loaded
 
 
 def load_configuration(path: Path | None) -> Configuration:

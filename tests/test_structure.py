@@ -12,7 +12,7 @@ AGENT = ROOT / "agent"
 
 # Each layer may import the layers before it, and itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("agent.errors", "agent.clock", "agent.labels", "agent.units", "agent.__init__"),
+    ("agent.errors", "agent.clock", "agent.labels", "agent.units", "agent.model_files", "agent.__init__"),
     ("agent.readings",),
     ("agent.sources", "agent.engines"),
     ("agent.window",),
