@@ -16,6 +16,7 @@ import pytest
 
 from agent import planning
 from agent.errors import AgentError
+from agent.model_files import load_config_json
 from agent.roofline.catalogue import find_config
 from tests.roofline.test_models import FACTS
 from tests.test_demo import COMMAND
@@ -144,11 +145,24 @@ def test_a_point_may_leave_out_the_backend_and_empty_cells_take_defaults(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model,gpu,batch\nqwen3-8b,L4,none\n", "line 2"),
-        ("model,gpu,batch\nqwen3-8b,L4,0\n", "line 2: must be 1 or more"),
+        (
+            "model,gpu,batch\nqwen3-8b,L4,none\n",
+            "line 2: batch must be a whole number from 1 to 10000000, not 'n",
+        ),
+        ("model,gpu,batch\nqwen3-8b,L4,0\n", "line 2: batch must be a whole number"),
+        ("model,gpu,usd_per_hour\nqwen3-8b,L4,-1\n", "line 2: usd_per_hour must be a number from 0.0001"),
         ("model,batch\nqwen3-8b,1\n", "line 2: gpu is missing"),
-        ("model,gpu\nqwen3-8b,L9\n", "gpu 'L9' is not known"),
+        ("model,gpu\nqwen3-8b,L4\nqwen3-8b,L9\n", "line 3: gpu 'L9' is not known"),
+        ("model,gpu,phase\nqwen3-8b,L4,prefil\n", "line 2: phase 'prefil' is not known"),
+        ("model,gpu,tensor_parallel\nqwen3-8b,L4,5\n", "line 2: tensor_parallel 5 does not divide"),
+        ('model,gpu\n\n"qwen3-8b","L4"\n\nqwen3-8b,L9\n', "line 5: gpu 'L9'"),
+        ('model,gpu\nqwen3-8b,"L4\n"\nqwen3-8b,L9\n', "line 4: gpu 'L9'"),
+        ("model,gpu,batchsize\nqwen3-8b,L4,8\n", "line 1: column 'batchsize' is not known, is it batch"),
+        ("model,gpu,tp\nqwen3-8b,L4,8\n", "column 'tp' is not known.*Known are model, gpu, tensor_parallel"),
+        ("model,gpu,gpu\nqwen3-8b,L4,L4\n", "line 1: column 'gpu' is there twice"),
+        ("model,gpu\nqwen3-8b,L4,8,fp8\n", "line 2: more cells than columns: '8', 'fp8'"),
         ("model,gpu\n", "no point"),
+        ("", "no point"),
     ],
 )
 def test_a_wrong_point_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -158,6 +172,82 @@ def test_a_wrong_point_is_refused_with_its_line(tmp_path: Path, text: str, said:
         planning.run(options("--points", str(path)))
 
 
+def test_names_and_columns_are_upper_or_lower_case(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "points.csv"
+    path.write_text("Model,GPU,Phase,Backend,weight_dtype\nQwen3-8B,l4,Prefill,vLLM,FP8\n")
+    (from_file,) = records(capsys, "--points", str(path))
+    (from_options,) = records(
+        capsys,
+        *("--model", "Qwen3-8B", "--gpu", "l4", "--phase", "PREFILL", "--backend", "VLLM"),
+        *("--weight-dtype", "FP8", "--context", "2048"),
+    )
+    assert from_file == from_options
+    assert (from_file["phase"], from_file["backend"]) == ("prefill", "vllm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--points", "x.csv", "--batch", "8", "--price", "2"),
+            "--batch, --price would have no effect beside --po",
+        ),
+        (("--points", "x.csv", "--output-tokens", "256"), "--output-tokens would have no effect"),
+        (("--simplified", "--model", "qwen3-8b"), "--model would have no effect beside --simplified"),
+        (("--simplified", "--phase", "decode"), "--phase would have no effect"),
+        (("--simplified", "--since", "1h"), "--since would have no effect"),
+        (
+            ("--traffic", "http://localhost:9", "--context", "1"),
+            "--context would have no effect beside --traffic",
+        ),
+        (
+            ("--model", "qwen3-8b", "--gpu", "L4", "--since", "1h"),
+            "--since would have no effect without --traffic",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_refused(arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(AgentError, match=said):
+        planning.run(options(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--batch", "10000001"),
+            "argument --batch: must be a whole number from 1 to 10000000, not '10000001'",
+        ),
+        (("--context", "9" * 5000), "argument --context: must be a whole number"),
+        (("--batch", "1,x"), "argument --batch: must be a whole number from 1 to 10000000, not 'x'"),
+        (("--prompt-tokens", "1e3"), "argument --prompt-tokens: must be a whole number"),
+        (("--tensor-parallel", "1025"), "must be a whole number from 1 to 1024"),
+        (("--price", "1e-5"), "argument --price: must be a number from 0.0001 to 1000000, not '1e-5'"),
+        (("--price", "nan"), "must be a number from"),
+        (("--price", "free"), "must be a number from"),
+        (("--batch", ","), "argument --batch: names nothing"),
+        (("--model", ""), "argument --model: names nothing"),
+        (("--since", "0s"), "argument --since: must be as in PromQL and above 0"),
+        (("--since", "0h00m"), "above 0"),
+        (("--since", "5m1h"), "as in PromQL"),
+        (("--since", ""), "as in PromQL"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_words(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        options(*arguments)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("since", ["30m", "1h30m", "7d", "1w2d", "500ms"])
+def test_a_look_back_is_as_promql_writes_it(since: str) -> None:
+    assert options("--since", since).since == since
+
+
 def test_a_model_may_be_a_config_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(find_config("llama-3.1-8b")))
     arguments = ("--gpu", "H100", "--phase", "decode", "--model")
@@ -165,6 +255,25 @@ def test_a_model_may_be_a_config_json(capsys: pytest.CaptureFixture[str], tmp_pa
     for path in (tmp_path, tmp_path / "config.json"):
         (record,) = records(capsys, *arguments, str(path))
         assert {**record, "model": ""} == {**named, "model": ""}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{" + b" " * (1 << 20) + b"}", "larger than 1 MiB"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[]", "not a JSON object"),
+        (b"{", "Expecting"),
+        (b'{"a": "\xff"}', "utf-8"),
+    ],
+)
+def test_what_is_no_config_json_is_said(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        load_config_json(path)
+    with pytest.raises(AgentError, match=said):
+        planning.run(options("--model", str(path), "--gpu", "H100"))
 
 
 @pytest.mark.parametrize(
@@ -188,8 +297,34 @@ def test_what_cannot_be_answered_is_said(arguments: tuple[str, ...], said: str) 
         ("--model", "llama-3.1-70b", "--gpu", "H100,L40S,T4", "--tensor-parallel", "4,8", "--batch", "1,640"),
         ("--model", "deepseek-v3", "--gpu", "RTX-PRO-6000-BW-Workstation", "--weight-dtype", "fp8_block"),
         ("--simplified",),
+        (
+            *(
+                "--model",
+                "llama-3.1-405b",
+                "--gpu",
+                "T4,RTX-PRO-6000-BW-Workstation",
+                "--tensor-parallel",
+                "128",
+            ),
+            *("--batch", "10000000", "--context", "10000000", "--output-tokens", "10000000"),
+            *("--price", "1000000"),
+        ),
+        (
+            *(
+                "--model",
+                "llama-3.2-1b",
+                "--gpu",
+                "B200",
+                "--pipeline-parallel",
+                "1,16",
+                "--batch",
+                "1,10000000",
+            ),
+            *("--context", "1", "--output-tokens", "10000000", "--price", "0.0001"),
+        ),
+        ("--model", "deepseek-v3", "--gpu", "H200", "--expert-parallel", "1024", "--pipeline-parallel", "61"),
     ],
-    ids=["several GPUs", "long names", "the lesson"],
+    ids=["several GPUs", "long names", "the lesson", "too much", "cheap and short", "many GPUs"],
 )
 def test_the_table_fits_in_80_columns(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
     lines = written(capsys, *arguments).splitlines()
@@ -202,6 +337,14 @@ def test_the_table_walks_through_the_five_stages(capsys: pytest.CaptureFixture[s
     assert places == sorted(places)
     for said in ("over NVLink", "over PCIe", "pipeline parallel", "does not fit", "RunPod", "ncu"):
         assert said in text
+
+
+def test_a_split_that_cannot_be_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    staged = ("--gpu", "H100", "--pipeline-parallel", "4")
+    assert "tensor parallel over" in written(capsys, "--model", "llama-3.1-8b", *staged)
+    text = written(capsys, "--model", "falcon-7b", *staged)
+    assert "tensor parallel over" not in text, "it has 71 heads"
+    assert "a token" in text.partition("How the model is split")[2]
 
 
 def test_the_lesson_is_shown_with_its_prices_and_the_reasons(capsys: pytest.CaptureFixture[str]) -> None:

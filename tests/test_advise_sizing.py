@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -108,6 +109,36 @@ def test_what_is_not_chosen_is_as_it_is_today() -> None:
     assert (same.prompt_tokens, same.context) == (600, 1150), "the cached tokens are not computed again"
     assert found.today is not None
     assert found.today.point.batch == 12
+
+
+def test_todays_pipeline_is_kept_unless_another_is_given() -> None:
+    staged = replace(MIX, serving=replace(MIX.serving, tensor_parallel="2", pipeline_parallel=4))
+    found = forecast(staged, [{}, {"pipeline_parallel": 1}])
+    assert [sizing.plan.gpus for sizing in found.sizings] == [8, 2]
+    assert found.today is not None
+    assert found.today.gpus == 8
+
+
+INFINITE = math.inf
+
+
+@pytest.mark.parametrize(
+    ("buckets", "latency"),
+    [
+        pytest.param({}, (None, None), id="no histogram"),
+        pytest.param({1.0: 0.0, INFINITE: 0.0}, (None, None), id="nothing came"),
+        pytest.param({1.0: 100.0, 2.0: 100.0, INFINITE: 100.0}, (0.5, 0.99), id="evenly within the first"),
+        pytest.param({1.0: 0.0, 2.0: 100.0, INFINITE: 100.0}, (1.5, 1.99), id="evenly within the second"),
+        pytest.param({1.0: 60.0, 2.0: 80.0, INFINITE: 100.0}, (50 / 60, 2.0), id="beyond the last bound"),
+        pytest.param({1.0: 60.0, 2.0: 59.9, INFINITE: 60.0}, (0.5, 0.99), id="extrapolated unevenly"),
+    ],
+)
+def test_quantiles_are_those_of_prometheus(
+    buckets: dict[float, float], latency: tuple[float | None, float | None]
+) -> None:
+    found = Latency.of_buckets(buckets)
+    assert found.p50 == pytest.approx(latency[0])
+    assert found.p99 == pytest.approx(latency[1])
 
 
 def test_todays_dtypes_are_said_only_where_the_model_would_have_others() -> None:

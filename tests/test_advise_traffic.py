@@ -6,7 +6,7 @@ import argparse
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +22,7 @@ from agent.metrics import TABLE
 from agent.planning import live_mix
 from agent.roofline.catalogue import find_config
 from agent.sources.prometheus import TOKEN_VARIABLE, PrometheusServer
-from tests.test_demo import running_demo
+from tests.test_demo import HUNG_SECONDS, running_demo
 from tests.test_prometheus import Prometheus, running_prometheus
 
 SCRAPED_SECONDS = 25
@@ -179,11 +179,87 @@ def test_every_name_that_is_asked_for_is_a_metric_of_ours() -> None:
     assert asked <= known
 
 
+# --- engines behind one server --------------------------------------------------------------------------
+
+# Two ranks of a data-parallel server, each split in its own way, and an agent before it had the label.
+ENGINES = (
+    (
+        'server="s",rank="0"',
+        'tensor_parallel="2",pipeline_parallel="2"',
+        {0.1: 0, 0.2: 8, 0.4: 8},
+    ),
+    ('server="s",rank="1"', 'tensor_parallel="1"', {0.1: 0, 0.2: 0, 0.4: 8}),
+    (
+        'server="t",rank="1"',
+        'tensor_parallel="2",pipeline_parallel="2"',
+        {0.1: 0, 0.2: 8, 0.4: 8},
+    ),
+)
+MODEL = 'model="llama-3.1-8b"'
+
+
+def agents_page(seconds: float) -> str:
+    """All engines work evenly."""
+    lines = [
+        f"roofline_gpu_observed_seconds_total {seconds}",
+        "roofline_gpu_up 1",
+    ]
+    for engine, split, buckets in ENGINES:
+        lines += [
+            f"roofline_engine_up{{{engine}}} 1",
+            f'roofline_engine_model_info{{{engine},{MODEL},engine="vllm",{split}}} 1',
+            f"roofline_engine_prefill_tokens_total{{{engine},{MODEL}}} {seconds * 8000}",
+            f"roofline_engine_generation_tokens_total{{{engine},{MODEL}}} {seconds * 800}",
+            f"roofline_engine_time_to_first_token_seconds_count{{{engine},{MODEL}}} {seconds * 8}",
+        ]
+        for bound, a_second in (*buckets.items(), ("+Inf", 8)):
+            bucket = f'roofline_engine_inter_token_latency_seconds_bucket{{{engine},{MODEL},le="{bound}"}}'
+            lines.append(f"{bucket} {seconds * a_second}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    begun = time.monotonic()
+    directory = tmp_path_factory.mktemp("ranks")
+    with (
+        answering(200, lambda: agents_page(time.monotonic() - begun)) as (url, _),
+        running_prometheus(directory, urlsplit(url).netloc) as asked,
+    ):
+        # It looks for its targets some seconds after it is ready.
+        while not any(scrapes >= 4 for scrapes in asked.query("count_over_time(up[1m])").values()):
+            assert time.monotonic() - begun < HUNG_SECONDS
+            time.sleep(0.2)
+        yield asked
+
+
+def test_engines_behind_one_server_are_told_apart_by_rank(ranks: Prometheus) -> None:
+    server = PrometheusServer(ranks.url)
+    small, large = live_mix.fetch_mixes(server, since=SINCE)
+    server.close()
+    assert [(each.serving.tensor_parallel, each.serving.pipeline_parallel) for each in (small, large)] == [
+        ("1", 1),
+        ("2", 2),
+    ]
+    assert [small.replicas, large.replicas] == pytest.approx([1, 2], rel=0.1)
+    assert large.gpus == pytest.approx(8, rel=0.1)
+    assert small.tpot.p50 == pytest.approx(0.3, rel=0.05)
+    assert large.tpot.p50 == pytest.approx(0.15, rel=0.05)
+    assert large.tpot.p99 == pytest.approx(0.199, rel=0.05)
+
+
+def test_a_pipeline_is_planned_as_it_is_today(ranks: Prometheus, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--traffic", ranks.url, "--gpu", "H100", "--phase", "decode")
+    assert [each["gpus"] for each in records(capsys, *asked)] == [1, 4]
+    assert [each["gpus"] for each in records(capsys, *asked, "--pipeline-parallel", "1")] == [1, 2]
+    assert "tensor parallel 2, pipeline parallel 2" in " ".join(written(capsys, *asked).split())
+
+
 # --- what goes wrong -----------------------------------------------------------------------------------
 
 
 @contextmanager
-def answering(status: int, body: str) -> Iterator[tuple[str, list[str | None]]]:
+def answering(status: int, body: str | Callable[[], str]) -> Iterator[tuple[str, list[str | None]]]:
     """A server that says this to everybody; its URL, and the Authorization it was sent."""
     credentials: list[str | None] = []
 
@@ -191,8 +267,9 @@ def answering(status: int, body: str) -> Iterator[tuple[str, list[str | None]]]:
         def do_GET(self) -> None:
             credentials.append(self.headers["Authorization"])
             self.send_response(status)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write((body if isinstance(body, str) else body()).encode())
 
         def log_message(self, *_: object) -> None:
             pass

@@ -15,11 +15,12 @@ def live_mixes(forecasts: Sequence[Forecast]) -> Iterator[str]:
     """Each mix, under its letter."""
     for letter, each in _lettered(forecasts):
         mix, serving = each.mix, each.mix.serving
+        stages = serving.pipeline_parallel
         yield from wrapped(
             f" {letter}  ",
             f"{serving.model} by {serving.engine} on {render_number(mix.gpus)} × "
             f"{serving.part or 'an unknown GPU'}, tensor parallel {serving.tensor_parallel or '?'}"
-            f"{f', pipeline parallel {stages}' if (stages := serving.pipeline_parallel) > 1 else ''}; weights "
+            f"{f', pipeline parallel {stages}' if stages > 1 else ''}; weights "
             f"{serving.weight_dtype or '?'}, KV {serving.kv_dtype or '?'}",
         )
         batch = "–" if mix.decode_batch is None else render_number(mix.decode_batch)
@@ -48,11 +49,11 @@ def live_costs(forecasts: Sequence[Forecast], number_of: Callable[[Point], int])
         )
         for sizing in each.sizings:
             number = number_of(sizing.plan.point)
-            if sizing.replicas is None:
+            if sizing.replicas is None or sizing.gpus is None:
                 yield f" {letter}{number:>4}  does not fit: not one sequence has room beside the weights"
                 continue
             yield (
-                f" {letter}{number:>4}{cell(sizing.replicas, 10)}{cell(sizing.replicas * sizing.plan.gpus, 7)}"
+                f" {letter}{number:>4}{cell(sizing.replicas, 10)}{cell(sizing.gpus, 7)}"
                 f"{cell(sizing.plan.point.batch, 7)}"
                 f"{render_percent(sizing.prefill_ratio):>15}{seconds_text(sizing.tpot_seconds):>9}"
                 f"{_usd(sizing.usd_per_million_tokens, 15)}"

@@ -73,16 +73,16 @@ def _characterize(cases: Sequence[Case]) -> Iterator[str]:
 
 
 def _memory(cases: Sequence[Case]) -> Iterator[str]:
-    yield " #  weights   a GPU  KV/token  sequences that fit  asked  GPUs needed"
+    yield " #  weights   a GPU  KV/token  sequences fit  asked  GPUs needed"
     for case in cases:
         each = case.largest
         weights, sold = each.weight_bytes / GIGA, each.spec.memory_gigabytes
         kibibytes = each.model.kv_bytes_per_token / KIBI
-        needed = "?" if each.gpus_needed is None else f"{cell(each.gpus_needed, 6).strip()} of {each.gpus}"
+        needed = "?" if each.gpus_needed is None else f"{cell(each.gpus_needed, 6).lstrip()} of {each.gpus}"
         yield (
             f"{case.number:>2}{cell(weights, 6)} GB{cell(weights / each.gpus, 5)}/{sold:<3}"
-            f"{cell(kibibytes, 6)} KiB{cell(each.kv_limited_batch, 20)}{cell(each.point.batch, 7)}"
-            f"  {needed}{'' if each.fits else ': does not fit'}"
+            f"{cell(kibibytes, 6)} KiB{cell(each.kv_limited_batch, 15)}{cell(each.point.batch, 7)}"
+            f"  {needed}{'' if each.fits else ': too few'}"
         )
 
 
@@ -93,7 +93,8 @@ def throughput(plans: Sequence[Plan]) -> Iterator[str]:
     for each in plans:
         usd = each.usd_per_million_tokens
         yield (
-            f"{numbers[id(each)]:>2}{' ' if each.fits else '!'}{each.point.phase:<7}{cell(each.point.batch, 6)}"
+            f"{numbers[id(each)]:>2}{' ' if each.fits else '!'}{each.point.phase:<7}"
+            f"{cell(each.point.batch, 6)}"
             f"{cell(each.arithmetic_intensity_flops_per_byte, 7, None)}{cell(each.ridge_flops_per_byte, 6)} "
             f"{each.bottleneck:<17}{seconds_text(each.step_seconds_bound):>8} "
             f"{seconds_text(each.step_seconds_expected):>8}{cell(each.tokens_per_second, 9)}"
@@ -128,8 +129,8 @@ def _splits(cases: Sequence[Case]) -> Iterator[str]:
             except SplitError:
                 continue
             yield (
-                f"{case.number:>2}  batch {largest.point.batch:<4} {name:<28}"
-                f"{seconds_text(each.tpot.expected):>9} a token{cell(each.tokens_per_second, 10)} tokens/s"
+                f"{case.number:>2}  batch{cell(largest.point.batch, 6)}  {name:<28}"
+                f"{seconds_text(each.tpot.expected):>8} a token{cell(each.tokens_per_second, 10)} tokens/s"
             )
 
 

@@ -23,12 +23,14 @@ def wrapped(indent: str, text: str) -> list[str]:
 
 
 def cell(value: float, width: int, decimals: int | None = 0) -> str:
-    """A number at the right of a column, a blank before it; with a prefix where it is too long: ``12.3M``.
+    """A number at the right of a column, a blank before it; ``12.3M`` or ``3e-05`` where it is too long.
 
     Without `decimals` it has three significant digits.
     """
     text = render_number(value) if decimals is None else f"{value:.{decimals}f}"
-    return f"{text if len(text) < width else render_quantity(value, '').replace(' ', ''):>{width}}"
+    if len(text) >= width:
+        text = render_quantity(value, "").replace(" ", "") if value >= 1 else f"{value:.0e}"
+    return f"{text:>{width}}"
 
 
 def seconds_text(seconds: float) -> str:

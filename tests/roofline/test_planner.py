@@ -189,6 +189,13 @@ def test_experts_divided_over_more_ranks_than_attention_copy_the_attention() -> 
     assert copied.step.interconnect == 0 < shared.step.interconnect
 
 
+@pytest.mark.parametrize(("degree", "noted"), [(1, False), (2, False), (8, False), (16, True), (32, True)])
+def test_a_degree_whose_all_reduce_was_not_measured_has_a_note(degree: int, noted: bool) -> None:
+    notes = planned(tensor_parallel=degree, weight_dtype="fp8", batch=1).notes
+    said = f"an all-reduce over {degree} × H100-SXM5-80GB was not measured"
+    assert any(note.startswith(said) for note in notes) is noted
+
+
 def test_gpu_prices_of_the_user_win_and_all_gpus_are_paid() -> None:
     typical, own = planned(tensor_parallel=4), planned(tensor_parallel=4, usd_per_hour=1.0)
     assert typical.usd_per_hour == 2.95
@@ -258,6 +265,8 @@ def test_a_dtype_that_is_chosen_wins_over_the_models_own() -> None:
             {"model": "deepseek-v3", "tensor_parallel": 4, "expert_parallel": 6},
             "expert_parallel 6 and tensor_parallel 4 do not divide each other",
         ),
+        ({"tensor_parallel": 3}, "tensor_parallel 3 does not divide the 64 heads of llama-3.1-70b"),
+        ({"pipeline_parallel": 81}, "pipeline_parallel is 81, but llama-3.1-70b has 80 layers"),
     ],
 )
 def test_what_is_not_known_is_refused_with_what_resembles_it(choice: dict[str, Any], said: str) -> None:
