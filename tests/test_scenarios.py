@@ -27,7 +27,9 @@ from agent import __version__
 from agent.accounts import QUANTITIES
 from agent.advice.doubts import AGREEMENT
 from agent.assessment import Assessment, EngineAssessment, EngineKey, GpuAssessment
-from agent.exposition.collector import render_float
+from agent.clock import ManualClock
+from agent.exposition.collector import Renderer, render_float
+from agent.exposition.server import ExpositionServer
 from agent.metrics import TABLE
 from agent.readings import Histogram
 from agent.roofline.kv_cache import Limiter
@@ -35,6 +37,7 @@ from agent.simulate.engine import WorkDone
 from agent.simulate.scenario import Engine, Scenario
 from agent.simulate.scenarios import SCENARIOS
 from agent.sources.base import STALE_INTERVALS
+from tests.browser import find_browser
 from tests.conftest import Golden
 from tests.simulated import DEFAULTS, Page, Watched, samples_of, watch_scenario
 
@@ -477,3 +480,22 @@ FAMILIES: dict[
     "histogram": HistogramMetricFamily,
     "info": InfoMetricFamily,
 }
+
+
+def test_a_browser_shows_the_status_page_without_complaint(told: Told, tmp_path: Path) -> None:
+    assessment = told.watched.assessments[told.story.page_at_seconds]
+    clock = ManualClock(monotonic_seconds=assessment.at_seconds)
+    server = ExpositionServer(
+        host="127.0.0.1",
+        port=0,
+        metrics=Renderer(lambda: assessment, clock=clock, interval_seconds=1),
+        latest=lambda: assessment,
+        configuration={},
+        clock=clock,
+    )
+    server.start()
+    try:
+        console, _ = find_browser(tmp_path).open(f"http://127.0.0.1:{server.port}/", width=1280)
+    finally:
+        server.close()
+    assert console == []

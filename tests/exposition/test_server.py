@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
-import shutil
 import socket
-import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +20,7 @@ from agent.assessment import Assessment
 from agent.clock import ManualClock
 from agent.errors import AgentError
 from agent.exposition.server import MAX_HEADER_BYTES, PATHS, WORKERS, ExpositionServer, create_app
+from tests.browser import Browser, find_browser
 from tests.exposition import scenes
 
 CONFIGURATION = {"interval_seconds": 1, "engines": [{"url": "http://h/metrics", "headers": {"a": "****"}}]}
@@ -354,43 +351,9 @@ def test_closing_gives_the_port_back() -> None:
 # --- a browser -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Browser:
-    binary: str
-    profile: Path
-
-    def open(self, url: str, *, width: int, height: int = 1000) -> tuple[list[str], tuple[int, int]]:
-        """What the console says of a page, and the size of the picture taken of it."""
-        picture = self.profile / "page.png"
-        done = subprocess.run(
-            [
-                self.binary,
-                *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-                *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-                *("--hide-scrollbars", "--enable-logging=stderr", "--v=0"),
-                f"--user-data-dir={self.profile}",
-                f"--screenshot={picture}",
-                f"--window-size={width},{height}",
-                url,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        return console, struct.unpack(">II", picture.read_bytes()[16:24])
-
-
 @pytest.fixture
 def browser(tmp_path: Path) -> Browser:
-    binary = shutil.which("chromium") or shutil.which("chromium-browser")
-    if binary is None:
-        where = "in this CI image" if os.environ.get("CI") == "true" else "on this machine"
-        pytest.fail(
-            f"chromium is not installed {where}; the package is `chromium` (apt-get install chromium)"
-        )
-    return Browser(binary, tmp_path)
+    return find_browser(tmp_path)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
