@@ -17,17 +17,19 @@ from agent.accounts import EngineAccount, GpuAccount
 from agent.assessment import (
     Assessment,
     EngineAssessment,
-    EngineFacts,
     EngineKey,
     GpuAssessment,
-    GpuFacts,
     Span,
+)
+from agent.clock import Clock
+from agent.judgement import (
+    EngineFacts,
+    GpuFacts,
     assess_engine,
     assess_gpu,
     attribute_window,
     clock_ratios,
 )
-from agent.clock import Clock
 from agent.readings import Activity, EngineReading, Failed, GpuLost, GpuReading, NodeReading, ServerReading
 from agent.resolution import ModelChoice, Resolution, resolve_model
 from agent.roofline.bottleneck import Settled, Verdict, settle

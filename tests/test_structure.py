@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.roofline",),
     ("agent.traffic", "agent.resolution", "agent.accounts", "agent.objectives"),
     ("agent.assessment",),
+    ("agent.judgement",),
     ("agent.advice",),
     ("agent.sampler",),
     ("agent.metrics",),

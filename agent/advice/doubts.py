@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from agent.advice.model import Advice, GpuKey
 from agent.advice.words import sentence
-from agent.assessment import EngineAssessment, GpuAssessment, hung_reason
+from agent.assessment import EngineAssessment, GpuAssessment
+from agent.judgement.engine import hung_reason
 from agent.roofline.dtypes import find_dtype
 from agent.roofline.step import OVERPREDICTED_RATIO
 from agent.roofline.workload import workload
