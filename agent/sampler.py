@@ -9,17 +9,15 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.accounts import EngineAccount, GpuAccount
 from agent.assessment import (
     Assessment,
     EngineAssessment,
     EngineKey,
     GpuAssessment,
-    Span,
 )
 from agent.clock import Clock
 from agent.judgement import (
@@ -30,24 +28,23 @@ from agent.judgement import (
     attribute_window,
     clock_ratios,
 )
-from agent.readings import Activity, EngineReading, Failed, GpuLost, GpuReading, NodeReading, ServerReading
-from agent.resolution import ModelChoice, Resolution, resolve_model
-from agent.roofline.bottleneck import Settled, Verdict, settle
+from agent.readings import EngineReading, Failed, GpuLost, GpuReading, NodeReading, ServerReading
+from agent.resolution import ModelChoice, Resolution
+from agent.roofline.bottleneck import Verdict, settle
 from agent.roofline.gpus import GpuSpec, describe_gpu
 from agent.roofline.roof import Roof
 from agent.roofline.sharing import gpu_shares
 from agent.roofline.workload import workload
 from agent.sources.base import STALE_INTERVALS, Poller, SourceState
+from agent.tracks import EngineTrack, GpuTrack
 from agent.traffic import Traffic
 from agent.units import SECONDS_PER_HOUR, render_seconds
-from agent.window import EngineHistory, GpuHistory, GpuWindow
+from agent.window import GpuWindow
 
 log = logging.getLogger(__name__)
 
 GONE_SECONDS = 10 * 60.0
 """An engine that has left its server's page is shown as down for so long, then forgotten."""
-HISTORY_SECONDS = 15 * 60.0
-"""How far back the status page shows the classes."""
 
 
 ANY_GPU = "*"
@@ -96,59 +93,6 @@ class MonitoredServer:
     """Its address is this machine's own."""
     model: ModelChoice = field(default_factory=ModelChoice)
     max_num_seqs: int | None = None
-
-
-class _GpuTrack:
-    """All that is remembered of one GPU."""
-
-    def __init__(self, window_seconds: float) -> None:
-        self.account = GpuAccount()
-        self.history = GpuHistory(keep_seconds=window_seconds)
-        self.spec: GpuSpec | None = None
-        self.settled: Settled | None = None
-        self.spans: deque[Span] = deque()
-        # Booked by engines' pages, and credited with the next tick that was watched.
-        self.pending_flops = 0.0
-        self.pending_bytes = 0.0
-        self.measured_seconds = 0.0
-        """For which bytes were measured since an engine's page was last booked here."""
-        self.booked = False
-
-    def remember(self, start: float, end: float, verdict: Verdict) -> tuple[Span, ...]:
-        """Add a stretch of time in one class, and forget what is too old to show."""
-        last = self.spans[-1] if self.spans else None
-        if last is not None and last.bottleneck == verdict.bottleneck:
-            self.spans[-1] = replace(last, end_unix_seconds=end)
-        else:
-            self.spans.append(
-                Span(start_unix_seconds=start, end_unix_seconds=end, bottleneck=verdict.bottleneck)
-            )
-        while self.spans[0].end_unix_seconds < end - HISTORY_SECONDS:
-            self.spans.popleft()
-        return tuple(self.spans)
-
-
-class _EngineTrack:
-    """All that is remembered of one engine."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.history = EngineHistory(
-            keep_seconds=settings.window_seconds,
-            gap_seconds=STALE_INTERVALS * settings.engines_interval_seconds,
-        )
-        self.account = EngineAccount()
-        self.settled: Settled | None = None
-        self.seen_at_seconds = 0.0
-        self._resolved_for: tuple[str, str | None, int] | None = None
-        self._resolution = Resolution()
-
-    def resolution(self, choice: ModelChoice, reading: EngineReading, gpus: int) -> Resolution:
-        """The model, resolved again only when the page names another."""
-        asked = (reading.model, reading.kv_dtype, gpus)
-        if asked != self._resolved_for:
-            self._resolution = resolve_model(choice, reading, gpus=gpus)
-            self._resolved_for = asked
-        return self._resolution
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +147,8 @@ class Sampler:
         self._clock = clock
         self._nvml = nvml
         self._servers = tuple(servers)
-        self._gpus: dict[str, _GpuTrack] = {}
-        self._engines: dict[EngineKey, _EngineTrack] = {}
+        self._gpus: dict[str, GpuTrack] = {}
+        self._engines: dict[EngineKey, EngineTrack] = {}
         # Of every GPU that was ever read, by its index now.
         self._uuids: dict[int, str] = {}
         # Of GPUs that some engine runs on, whether it answers now or not.
@@ -322,7 +266,10 @@ class Sampler:
         key = EngineKey(server=server.server, rank=reading.rank)
         track = self._engines.get(key)
         if track is None:
-            track = self._engines[key] = _EngineTrack(self._settings)
+            track = self._engines[key] = EngineTrack(
+                keep_seconds=self._settings.window_seconds,
+                gap_seconds=STALE_INTERVALS * self._settings.engines_interval_seconds,
+            )
         track.seen_at_seconds = now
         resolution = track.resolution(server.model, reading, len(speaking.gpus))
         is_new_page = track.history.add(speaking.at_seconds, reading)
@@ -347,6 +294,7 @@ class Sampler:
         assessed = assess_engine(facts)
         if is_new_page:
             self._credit_interval(track, facts)
+            track.mark_measured(self._gpus)
         track.settled = settle(
             track.settled,
             assessed.verdict,
@@ -370,7 +318,7 @@ class Sampler:
                 roof = peak.scaled(compute=compute, memory=memory)
         return track.spec, roof, track.history.window()
 
-    def _credit_interval(self, track: _EngineTrack, facts: EngineFacts) -> None:
+    def _credit_interval(self, track: EngineTrack, facts: EngineFacts) -> None:
         """Book what happened since the last page, on the engine and on its GPUs.
 
         Work is booked over a gap and a restart as well, as tokens are; time only where it was watched.
@@ -386,12 +334,10 @@ class Sampler:
         if attribution is not None and watched:
             track.account.credit_time(interval.seconds, attribution)
         for uuid in facts.gpu_uuids:
-            gpu = self._gpus.get(uuid)
-            if gpu is not None:
-                unmeasured = max(1 - gpu.measured_seconds / interval.seconds, 0.0)
-                gpu.pending_flops += work.flops / facts.served.ranks
-                gpu.pending_bytes += work.bytes / facts.served.ranks * unmeasured
-                gpu.booked = True
+            if uuid in self._gpus:
+                unmeasured = 1 - track.measured_since(uuid, self._gpus[uuid]) / interval.seconds
+                self._gpus[uuid].pending_flops += work.flops / facts.served.ranks
+                self._gpus[uuid].pending_bytes += work.bytes / facts.served.ranks * max(unmeasured, 0.0)
 
     def _silent(self, server: MonitoredServer, message: str) -> list[EngineAssessment]:
         """A server that does not answer: known by its last name, and nothing is said of it but that."""
@@ -442,10 +388,10 @@ class Sampler:
 
     # --- GPUs --------------------------------------------------------------------------------------
 
-    def _gpu(self, uuid: str, reading: GpuReading) -> _GpuTrack:
+    def _gpu(self, uuid: str, reading: GpuReading) -> GpuTrack:
         track = self._gpus.get(uuid)
         if track is None:
-            track = self._gpus[uuid] = _GpuTrack(self._settings.window_seconds)
+            track = self._gpus[uuid] = GpuTrack(keep_seconds=self._settings.window_seconds)
             track.spec = self._describe(reading)
         return track
 
@@ -488,61 +434,16 @@ class Sampler:
             patience_seconds=self._settings.patience_seconds,
         )
         verdict = track.settled.verdict
-        self._credit(track, assessed, verdict, elapsed)
+        if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
+            track.account.credit_unobserved(elapsed)  # too long to speak for
+        else:
+            track.credit(assessed, verdict, elapsed)
         self._charge(track, assessed, residents, elapsed, unix)
         return replace(assessed, verdict=verdict, history=track.remember(unix - elapsed, unix, verdict))
 
-    def _credit(self, track: _GpuTrack, assessed: GpuAssessment, verdict: Verdict, elapsed: float) -> None:
-        """Book the time since the last tick, or mark it as a gap when it was too long to speak for."""
-        account = track.account
-        if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
-            account.credit_unobserved(elapsed)
-            return
-        account.credit(elapsed, bottleneck=verdict.bottleneck)
-        activity = assessed.reading.activity if assessed.reading is not None else None
-        account.credit_activity(elapsed, activity)
-        self._credit_bytes(track, assessed, activity, elapsed)
-        self._credit_flops(track, assessed, activity, elapsed)
-
-    def _credit_bytes(
-        self, track: _GpuTrack, assessed: GpuAssessment, activity: Activity | None, elapsed: float
-    ) -> None:
-        """Measured, where this very second was; else what the engines' pages say."""
-        account, rate = track.account, assessed.dram_bytes_per_second
-        account.add_bytes(track.pending_bytes, "modelled")
-        track.pending_bytes = 0.0
-        if track.booked:
-            track.measured_seconds, track.booked = 0.0, False
-        ratio = activity.dram_ratio if activity is not None else None
-        measured = activity is not None and rate is not None and rate.evidence == activity.evidence
-        if measured and ratio is not None and rate is not None and assessed.spec is not None:
-            account.add_bytes(ratio * assessed.spec.dram_bytes_per_second * elapsed, rate.evidence)
-            account.credit_evidence("dram_bytes", elapsed, rate.evidence)
-            track.measured_seconds += elapsed
-        else:
-            known = rate is not None and bool(assessed.engines)
-            account.credit_evidence("dram_bytes", elapsed, "modelled" if known else "none")
-
-    def _credit_flops(
-        self, track: _GpuTrack, assessed: GpuAssessment, activity: Activity | None, elapsed: float
-    ) -> None:
-        """What the engines' pages say; on a GPU without engines an estimate from its tensor activity."""
-        account, rate = track.account, assessed.flops_per_second
-        account.add_flops(track.pending_flops, "modelled")
-        track.pending_flops = 0.0
-        roof = assessed.current_roof(assessed.compute_dtype)
-        ratio = activity.tensor_ratio if activity is not None else None
-        evidence = rate.evidence if rate is not None else "none"
-        if evidence not in ("modelled", "none"):
-            if ratio is not None and roof is not None:
-                account.add_flops(ratio * roof.flops_per_second * elapsed, evidence)
-            else:
-                evidence = "none"
-        account.credit_evidence("flops", elapsed, evidence)
-
     def _charge(
         self,
-        track: _GpuTrack,
+        track: GpuTrack,
         assessed: GpuAssessment,
         residents: Sequence[EngineAssessment],
         elapsed: float,

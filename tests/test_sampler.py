@@ -374,6 +374,17 @@ def test_gpus_do_the_flops_of_their_engines_without_remainder(event: str) -> Non
     assert gpu.dram_bytes["modelled"] == pytest.approx(sum(engine.dram_bytes.values()))
 
 
+def test_what_was_measured_is_not_modelled_as_well() -> None:
+    bench = Bench(neighbour=True)
+    bench.neighbour.answer = vllm(0)
+    for second in range(60):
+        bench.neighbour.answer = vllm(700 * second)
+        assessment = serving(bench, 1, start=1100 * second)
+    totals = assessment.gpus[0].totals
+    assert totals.dram_bytes["gpm"] > 0
+    assert totals.dram_bytes["modelled"] == 0
+
+
 def test_a_histogram_that_is_missing_once_is_not_counted_again() -> None:
     bench = Bench()
 

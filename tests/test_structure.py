@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.roofline",),
     ("agent.traffic", "agent.resolution", "agent.accounts", "agent.objectives"),
     ("agent.assessment",),
-    ("agent.judgement",),
+    ("agent.judgement", "agent.tracks"),
     ("agent.advice",),
     ("agent.sampler",),
     ("agent.metrics",),

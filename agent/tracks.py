@@ -1,0 +1,118 @@
+"""What the sampler remembers: a history and an account for each GPU and each engine.
+
+Nobody else keeps anything from one tick to the next.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+
+from agent.accounts import EngineAccount, GpuAccount
+from agent.assessment import GpuAssessment, Span
+from agent.readings import Activity, EngineReading
+from agent.resolution import ModelChoice, Resolution, resolve_model
+from agent.roofline.bottleneck import Settled, Verdict
+from agent.roofline.gpus import GpuSpec
+from agent.window import EngineHistory, GpuHistory
+
+HISTORY_SECONDS = 15 * 60.0
+"""How far back the status page shows the classes."""
+
+
+class GpuTrack:
+    """All that is remembered of one GPU."""
+
+    def __init__(self, *, keep_seconds: float) -> None:
+        self.account = GpuAccount()
+        self.history = GpuHistory(keep_seconds=keep_seconds)
+        self.spec: GpuSpec | None = None
+        self.settled: Settled | None = None
+        self.spans: deque[Span] = deque()
+        # Booked by engines' pages, and credited with the next tick that was watched.
+        self.pending_flops = 0.0
+        self.pending_bytes = 0.0
+        self.measured_seconds = 0.0
+        """For which bytes were measured, so far."""
+
+    def remember(self, start: float, end: float, verdict: Verdict) -> tuple[Span, ...]:
+        """Add a stretch of time in one class, and forget what is too old to show."""
+        last = self.spans[-1] if self.spans else None
+        if last is not None and last.bottleneck == verdict.bottleneck:
+            self.spans[-1] = replace(last, end_unix_seconds=end)
+        else:
+            self.spans.append(
+                Span(start_unix_seconds=start, end_unix_seconds=end, bottleneck=verdict.bottleneck)
+            )
+        while self.spans[0].end_unix_seconds < end - HISTORY_SECONDS:
+            self.spans.popleft()
+        return tuple(self.spans)
+
+    def credit(self, assessed: GpuAssessment, verdict: Verdict, elapsed: float) -> None:
+        """Book the seconds since the last tick, and what engines' pages have left to be booked."""
+        activity = assessed.reading.activity if assessed.reading is not None else None
+        self.account.credit(elapsed, bottleneck=verdict.bottleneck)
+        self.account.credit_activity(elapsed, activity)
+        self._credit_bytes(assessed, activity, elapsed)
+        self._credit_flops(assessed, activity, elapsed)
+
+    def _credit_bytes(self, assessed: GpuAssessment, activity: Activity | None, elapsed: float) -> None:
+        """Measured, where this very second was; else what the engines' pages say."""
+        account, rate = self.account, assessed.dram_bytes_per_second
+        account.add_bytes(self.pending_bytes, "modelled")
+        self.pending_bytes = 0.0
+        ratio = activity.dram_ratio if activity is not None else None
+        measured = activity is not None and rate is not None and rate.evidence == activity.evidence
+        if measured and ratio is not None and rate is not None and assessed.spec is not None:
+            account.add_bytes(ratio * assessed.spec.dram_bytes_per_second * elapsed, rate.evidence)
+            account.credit_evidence("dram_bytes", elapsed, rate.evidence)
+            self.measured_seconds += elapsed
+        else:
+            known = rate is not None and bool(assessed.engines)
+            account.credit_evidence("dram_bytes", elapsed, "modelled" if known else "none")
+
+    def _credit_flops(self, assessed: GpuAssessment, activity: Activity | None, elapsed: float) -> None:
+        """What the engines' pages say; on a GPU without engines an estimate from its tensor activity."""
+        account, rate = self.account, assessed.flops_per_second
+        account.add_flops(self.pending_flops, "modelled")
+        self.pending_flops = 0.0
+        roof = assessed.current_roof(assessed.compute_dtype)
+        ratio = activity.tensor_ratio if activity is not None else None
+        evidence = rate.evidence if rate is not None else "none"
+        if evidence not in ("modelled", "none"):
+            if ratio is not None and roof is not None:
+                account.add_flops(ratio * roof.flops_per_second * elapsed, evidence)
+            else:
+                evidence = "none"
+        account.credit_evidence("flops", elapsed, evidence)
+
+
+class EngineTrack:
+    """All that is remembered of one engine."""
+
+    def __init__(self, *, keep_seconds: float, gap_seconds: float) -> None:
+        self.history = EngineHistory(keep_seconds=keep_seconds, gap_seconds=gap_seconds)
+        self.account = EngineAccount()
+        self.settled: Settled | None = None
+        self.seen_at_seconds = 0.0
+        self._resolved_for: tuple[str, str | None, int] | None = None
+        self._resolution = Resolution()
+        # Of each GPU, the seconds measured up to this engine's last page.
+        self._measured_seconds: dict[str, float] = {}
+
+    def measured_since(self, uuid: str, gpu: GpuTrack) -> float:
+        """Seconds since the last page for which the GPU's own bytes were measured."""
+        return gpu.measured_seconds - self._measured_seconds.get(uuid, gpu.measured_seconds)
+
+    def mark_measured(self, gpus: Mapping[str, GpuTrack]) -> None:
+        """A page was booked: from here on seconds are counted anew."""
+        self._measured_seconds = {uuid: gpu.measured_seconds for uuid, gpu in gpus.items()}
+
+    def resolution(self, choice: ModelChoice, reading: EngineReading, gpus: int) -> Resolution:
+        """The model, resolved again only when the page names another."""
+        asked = (reading.model, reading.kv_dtype, gpus)
+        if asked != self._resolved_for:
+            self._resolution = resolve_model(choice, reading, gpus=gpus)
+            self._resolved_for = asked
+        return self._resolution
