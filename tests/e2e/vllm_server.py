@@ -192,7 +192,7 @@ def test_flops_of_each_phase_are_the_clients_within_2_per_cent(record: Record, p
 
 
 def test_the_kv_cache_is_used_block_by_block_as_the_client_knows(record: Record) -> None:
-    assert len(record.holdings) >= HELD_SECONDS / INTERVAL_SECONDS / 2
+    assert len(record.holdings) >= HELD_SECONDS / INTERVAL_SECONDS / 4
     for holding in record.holdings:
         least = sum(blocks(tokens - SLACK_TOKENS) for tokens in holding.context_tokens)
         most = sum(blocks(tokens + SLACK_TOKENS) for tokens in holding.context_tokens)
