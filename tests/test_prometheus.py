@@ -19,7 +19,7 @@ import yaml
 
 from tests.test_demo import HUNG_SECONDS, running_demo
 
-SCRAPED_SECONDS = 50
+SCRAPED_SECONDS = 60
 
 LISTENING = re.compile(r'"Listening on" address=(\S+)')
 READY = "ready to receive web requests"
