@@ -10,7 +10,7 @@ import datetime as dt
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.assessment import (
@@ -132,6 +132,12 @@ def _gpus_problem(server: MonitoredServer, gpus: tuple[str, ...], local: tuple[s
     return "which GPUs it runs on is not known; set gpus under this engine"
 
 
+def _down(key: EngineKey, engine: str, model: str, message: str) -> EngineAssessment:
+    """An engine of which only the names are known."""
+    verdict = Verdict(bottleneck="unknown", reason=message)
+    return EngineAssessment(key=key, engine=engine, model=model, up=False, problem=message, verdict=verdict)
+
+
 class Sampler:
     """Turns outcomes into assessments, one a tick."""
 
@@ -179,7 +185,7 @@ class Sampler:
         gpus = tuple(
             self._assess_gpu(gpu, engines, elapsed, now, unix)
             if isinstance(gpu, GpuReading)
-            else self._lost_gpu(gpu, unix)
+            else self._lost_gpu(gpu)
             for gpu in readings
         )
         for uuid, track in self._gpus.items():
@@ -230,11 +236,7 @@ class Sampler:
                 mine = _deal(gpus, min(at, ranks - 1), ranks)
                 speaking.append(_Speaking(server, reading, page.at_seconds, mine))
             shown = {reading.rank for reading in page.reading.engines}
-            silent.extend(
-                engine
-                for engine in self._silent(server, "it has left its server's page")
-                if engine.key.rank not in shown and engine.model
-            )
+            silent.extend(self._silent(server, "it has left its server's page", speaking=shown))
         residents = Counter(uuid for engine in speaking for uuid in engine.gpus)
         assessed = [self._guarded(engine, now, alive, residents) for engine in speaking]
         return (*assessed, *silent)
@@ -249,14 +251,8 @@ class Sampler:
         except (ArithmeticError, ValueError) as error:
             log.exception("%s: its page cannot be assessed", speaking.server.server)
             message = f"its page cannot be assessed: {type(error).__name__}; the log has the traceback"
-            return EngineAssessment(
-                key=EngineKey(server=speaking.server.server, rank=speaking.reading.rank),
-                engine=speaking.reading.engine,
-                model=speaking.reading.model,
-                up=False,
-                problem=message,
-                verdict=Verdict(bottleneck="unknown", reason=message),
-            )
+            key = EngineKey(server=speaking.server.server, rank=speaking.reading.rank)
+            return _down(key, speaking.reading.engine, speaking.reading.model, message)
 
     def _assess_engine(
         self, speaking: _Speaking, now: float, alive: dict[str, GpuReading], *, alone: bool
@@ -339,35 +335,19 @@ class Sampler:
                 self._gpus[uuid].pending_flops += work.flops / facts.served.ranks
                 self._gpus[uuid].pending_bytes += work.bytes / facts.served.ranks * max(unmeasured, 0.0)
 
-    def _silent(self, server: MonitoredServer, message: str) -> list[EngineAssessment]:
-        """A server that does not answer: known by its last name, and nothing is said of it but that."""
-        verdict = Verdict(bottleneck="unknown", reason=message)
-        known = [
-            (key, track.history.latest)
-            for key, track in self._engines.items()
-            if key.server == server.server and track.history.latest is not None
-        ]
-        for key, _ in known:
-            self._engines[key].settled = None
-        if not known:
-            key = EngineKey(server=server.server, rank="0")
-            return [
-                EngineAssessment(
-                    key=key, engine=server.engine, model="", up=False, problem=message, verdict=verdict
-                )
-            ]
-        return [
-            EngineAssessment(
-                key=key,
-                engine=reading.engine,
-                model=reading.model,
-                up=False,
-                problem=message,
-                verdict=verdict,
-            )
-            for key, reading in known
-            if reading is not None
-        ]
+    def _silent(
+        self, server: MonitoredServer, message: str, *, speaking: Collection[str] = ()
+    ) -> list[EngineAssessment]:
+        """A server's engines but for the ranks that speak: known by their last names, and no more is said."""
+        known = {key: track for key, track in self._engines.items() if key.server == server.server}
+        if not known and not speaking:  # it never answered: there is one, whatever it is
+            return [_down(EngineKey(server=server.server, rank="0"), server.engine, "", message)]
+        silent = []
+        for key, track in known.items():
+            if key.rank not in speaking and track.history.latest is not None:
+                track.settled = None
+                silent.append(_down(key, track.history.latest.engine, track.history.latest.model, message))
+        return silent
 
     def _gpu_uuids(self, server: MonitoredServer) -> tuple[str, ...]:
         """The GPUs of a server, in the order they are listed; on a node with one GPU, that one."""
@@ -474,7 +454,7 @@ class Sampler:
                 return max(valid, key=lambda price: price.since).usd_per_hour
         return None
 
-    def _lost_gpu(self, gpu: GpuLost, unix: float) -> GpuAssessment:
+    def _lost_gpu(self, gpu: GpuLost) -> GpuAssessment:
         verdict = Verdict(bottleneck="unknown", reason=gpu.message)
         return GpuAssessment(
             index=gpu.index,

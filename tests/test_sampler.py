@@ -385,6 +385,21 @@ def test_what_was_measured_is_not_modelled_as_well() -> None:
     assert totals.dram_bytes["modelled"] == 0
 
 
+def test_an_engine_waits_with_another_class_as_long_as_its_gpu_does() -> None:
+    bench = Bench()
+    bench.nvml.answer = NodeReading(gpus=(replace(H100, activity=None),))
+    serving(bench, 60)
+    classes = []
+    for second in range(60):  # each step takes three times as long, and so there is a third of the tokens
+        (reading,) = vllm(66_000 + 360 * second).engines
+        slow = replace(reading.counters, inter_token_seconds=66_000 * 0.0068 + 360 * second * 0.0204)
+        bench.engine.answer = ServerReading(engines=(replace(reading, counters=slow),))
+        assessment = bench.run(1)
+        classes.append((assessment.engines[0].verdict.bottleneck, assessment.gpus[0].verdict.bottleneck))
+    assert ("host", "host") in classes
+    assert all(engine == gpu for engine, gpu in classes)
+
+
 def test_a_histogram_that_is_missing_once_is_not_counted_again() -> None:
     bench = Bench()
 

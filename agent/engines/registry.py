@@ -6,5 +6,3 @@ from agent.engines.base import EngineDefinition
 from agent.engines.vllm import VLLM
 
 ENGINES: tuple[EngineDefinition, ...] = (VLLM,)
-
-ENGINES_BY_NAME: dict[str, EngineDefinition] = {definition.name: definition for definition in ENGINES}
