@@ -57,7 +57,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 }
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "pynvml": ("agent.sources.nvml", "agent.sources.gpm"),
+    "pynvml": ("agent.sources.nvml",),
     "requests": ("agent.sources.page", "agent.engines.base"),
     "cheroot": ("agent.exposition.server", "agent.simulate"),
 }

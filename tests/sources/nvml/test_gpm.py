@@ -6,8 +6,8 @@ import pytest
 
 from agent.clock import ManualClock
 from agent.readings import Activity, GpuReading
-from agent.sources.gpm import MAX_WINDOW_SECONDS, MIN_WINDOW_SECONDS, RETRY_SECONDS
 from agent.sources.nvml import NvmlSource
+from agent.sources.nvml.gpm import MAX_WINDOW_SECONDS, MIN_WINDOW_SECONDS, RETRY_SECONDS
 from tests.nvml_standin import StandIn
 
 Advance = Callable[[float], None]

@@ -1,37 +1,23 @@
-"""NVML: what the driver says of each GPU. Here, and in `gpm`, are the only calls of nvidia-ml-py.
-
-NVML fails on four levels, and each costs no more than itself:
-
-* a call that this GPU or driver lacks: its field stays `None`, and it is not made again;
-* a call that fails this time: its field is `None` this time;
-* a GPU: it is `GpuLost`, the others are read, and it is looked for again at the next reading;
-* the session: `SourceError`, and the next reading begins a new one.
-"""
+"""One GPU of one NVML session: what it is, what it does now, and the calls that it lacks."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import pynvml
 
 from agent.clock import Clock
-from agent.errors import SourceAbsentError, SourceError
-from agent.readings import Activity, GpuLost, GpuReading, NodeReading
-from agent.sources.gpm import Gpm
+from agent.readings import Activity, GpuReading
+from agent.sources.nvml.errors import LACKING, OF_THE_GPU, OF_THE_SESSION
+from agent.sources.nvml.gpm import Gpm
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Handle = pynvml.c_nvmlDevice_t
-
-CLOSE_SECONDS = 1.0
-"""How long `close` waits for a reading that is inside the driver."""
 
 CLOCK_LIMIT_REASONS: Mapping[int, str] = {
     pynvml.nvmlClocksEventReasonGpuIdle: "idle",
@@ -46,154 +32,8 @@ CLOCK_LIMIT_REASONS: Mapping[int, str] = {
 }
 """NVML's bits as words. A GPU with nothing to do lowers its clocks too: that is ``idle``."""
 
-# --- errors: which level each belongs to, and what it means for the operator ----------------------
 
-_LACKING = (
-    pynvml.NVML_ERROR_NOT_SUPPORTED,
-    pynvml.NVML_ERROR_NO_PERMISSION,
-    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-    pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH,
-    pynvml.NVML_ERROR_DEPRECATED,
-)
-_OF_THE_GPU = (
-    pynvml.NVML_ERROR_IRQ_ISSUE,
-    pynvml.NVML_ERROR_CORRUPTED_INFOROM,
-    pynvml.NVML_ERROR_GPU_IS_LOST,
-    pynvml.NVML_ERROR_RESET_REQUIRED,
-)
-# Not UNKNOWN: one sick GPU answers with it, and must not take the others along.
-_OF_THE_SESSION = (
-    pynvml.NVML_ERROR_UNINITIALIZED,
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-    pynvml.NVML_ERROR_GPU_NOT_FOUND,
-)
-_ABSENT: Mapping[int, str] = {
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
-        "no NVML library (libnvidia-ml.so.1) here; on a host install the NVIDIA driver, in Kubernetes give "
-        "the pod runtimeClassName nvidia, NVIDIA_VISIBLE_DEVICES=all, NVIDIA_DRIVER_CAPABILITIES=utility"
-    ),
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
-        "the NVIDIA driver is not loaded; if this node has a GPU, see nvidia-smi and dmesg on the host"
-    ),
-}
-_MEANINGS: Mapping[int, tuple[str, str]] = {
-    pynvml.NVML_ERROR_UNINITIALIZED: ("uninitialized", "NVML is opened again at the next reading"),
-    pynvml.NVML_ERROR_NO_PERMISSION: ("permission", "are the /dev/nvidia* nodes there and readable?"),
-    pynvml.NVML_ERROR_TIMEOUT: ("timeout", "see dmesg on the host"),
-    pynvml.NVML_ERROR_IRQ_ISSUE: ("interrupt", "check the card's seat and see dmesg on the host"),
-    pynvml.NVML_ERROR_CORRUPTED_INFOROM: ("inforom", "the card wants service"),
-    pynvml.NVML_ERROR_GPU_IS_LOST: ("lost", "it has fallen off the bus; reset it or reboot the node"),
-    pynvml.NVML_ERROR_RESET_REQUIRED: ("reset_required", "drain the node and reset the GPU"),
-    pynvml.NVML_ERROR_OPERATING_SYSTEM: (
-        "operating_system",
-        "a container may have lost its devices to systemctl daemon-reload; start it again",
-    ),
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
-        "version_mismatch",
-        "the driver was changed under the running agent; start it again (in Kubernetes, delete the pod)",
-    ),
-    pynvml.NVML_ERROR_GPU_NOT_FOUND: ("gpu_not_found", "is a GPU bound to the driver? see nvidia-smi"),
-}
-_UNEXPLAINED = ("unknown", "see dmesg on the host; a container may have to be started again")
-
-
-def _translated(error: pynvml.NVMLError) -> SourceError | SourceAbsentError:
-    if error.value in _ABSENT:
-        return SourceAbsentError(f"nvml: {_ABSENT[error.value]}")
-    reason, advice = _MEANINGS.get(error.value, _UNEXPLAINED)
-    return SourceError(reason, f"nvml: {error}; {advice}")
-
-
-# --- the source ----------------------------------------------------------------------------------
-
-
-class NvmlSource:
-    """The GPUs of this node, through one NVML session that is kept open between readings."""
-
-    name = "nvml"
-
-    def __init__(self, *, clock: Clock, gpm: bool = True, library_path: str | None = None) -> None:
-        """`library_path` is for a libnvidia-ml.so.1 that the dynamic linker does not find by itself."""
-        self._clock = clock
-        self._gpm = gpm
-        self._library_path = library_path
-        # Guards the session: it must not end, at `close`, under a reading that is inside the driver.
-        self._session = threading.Lock()
-        self._open = False
-        self._driver_version: str | None = None
-        self._gpus: dict[int, _Gpu] = {}
-        self._identities: dict[int, tuple[str, str]] = {}  # UUID and name last seen at an index
-
-    @property
-    def failure_reasons(self) -> tuple[str, ...]:
-        """Of all that NVML can answer."""
-        return (*(reason for reason, _ in _MEANINGS.values()), _UNEXPLAINED[0])
-
-    def read(self) -> NodeReading:
-        """All GPUs in NVML's order; none is a reading too."""
-        with self._session:
-            try:
-                self._begin()
-                gpus = tuple(self._read_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
-            except pynvml.NVMLError as error:
-                self._end()
-                raise _translated(error) from error
-            return NodeReading(gpus=gpus, driver_version=self._driver_version)
-
-    def close(self) -> None:
-        """End the session, unless a reading hangs in the driver: that one keeps it until the process ends."""
-        if self._session.acquire(timeout=CLOSE_SECONDS):
-            try:
-                self._end()
-            finally:
-                self._session.release()
-
-    def _begin(self) -> None:
-        if self._open:
-            return
-        if self._library_path is not None:
-            try:
-                pynvml.nvmlLib = ctypes.CDLL(self._library_path)
-            except OSError as error:
-                raise SourceAbsentError(f"nvml: no library to load at {self._library_path}") from error
-        pynvml.nvmlInit()
-        self._open = True
-        with suppress(pynvml.NVMLError):
-            self._driver_version = pynvml.nvmlSystemGetDriverVersion()
-
-    def _end(self) -> None:
-        for index in tuple(self._gpus):
-            self._drop(index)
-        self._driver_version = None
-        if self._open:
-            self._open = False
-            with suppress(pynvml.NVMLError):
-                pynvml.nvmlShutdown()
-
-    def _drop(self, index: int) -> None:
-        gpu = self._gpus.pop(index, None)
-        if gpu is not None:
-            gpu.close()
-
-    def _read_gpu(self, index: int) -> GpuReading | GpuLost:
-        try:
-            if index not in self._gpus:
-                self._gpus[index] = gpu = _Gpu(index, clock=self._clock, gpm=self._gpm)
-                self._identities[index] = (gpu.uuid, gpu.name)
-            return self._gpus[index].read()
-        except pynvml.NVMLError as error:
-            if error.value in _OF_THE_SESSION:
-                raise
-            self._drop(index)
-            uuid, name = self._identities.get(index, (None, None))
-            reason, advice = _MEANINGS.get(error.value, _UNEXPLAINED)
-            return GpuLost(
-                index=index, uuid=uuid, name=name, reason=reason, message=f"GPU {index}: {error}; {advice}"
-            )
-
-
-class _Gpu:
+class Device:
     """One GPU of one session: its handle, what never changes about it, and the calls that it lacks."""
 
     def __init__(self, index: int, *, clock: Clock, gpm: bool) -> None:
@@ -208,6 +48,7 @@ class _Gpu:
         self._failure: int | None = None
 
     def read(self) -> GpuReading:
+        """All that it says now; raises `NVMLError` when the GPU or the session is gone."""
         fixed = GpuReading(
             index=self.index,
             uuid=self.uuid,
@@ -246,6 +87,7 @@ class _Gpu:
         return reading
 
     def close(self) -> None:
+        """Let go of what it holds in the session."""
         if self._gpm is not None:
             self._gpm.close()
 
@@ -257,9 +99,9 @@ class _Gpu:
             try:
                 answer = call(self._handle)
             except pynvml.NVMLError as error:
-                if error.value in _OF_THE_GPU or error.value in _OF_THE_SESSION:
+                if error.value in OF_THE_GPU or error.value in OF_THE_SESSION:
                     raise
-                if error.value not in _LACKING:
+                if error.value not in LACKING:
                     self._failure = error.value
                     return None  # no older call in its place: its value may mean something else
                 self._lacking.add(call)
