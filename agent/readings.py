@@ -7,6 +7,7 @@ one edge (`sources/`, `engines/`) and never changed afterwards.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Generic, Literal, TypeVar
 
@@ -72,15 +73,85 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuCounters:
+    """What one GPU has counted; each from a zero of its own. A fall means that it began anew.
+
+    `None`, and a reason that is not in `clock_limited_seconds`, is not counted by this GPU or driver.
+    """
+
+    pcie_receive_bytes: float | None = None
+    pcie_transmit_bytes: float | None = None
+    nvlink_receive_bytes: float | None = None
+    """Over all its links."""
+    nvlink_transmit_bytes: float | None = None
+    clock_limited_seconds: Mapping[str, float] = field(default_factory=dict)
+    """By reason, in the words of `GpuReading.clock_limit_reasons`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuHealth:
+    """What wears out or breaks, as the driver tells it; `None` where it does not."""
+
+    ecc_corrected_errors: int | None = None
+    """Since the driver was loaded, as the next."""
+    ecc_uncorrected_errors: int | None = None
+    remapped_rows_corrected: int | None = None
+    """Rows of memory replaced for good, after corrected errors, and after uncorrected ones."""
+    remapped_rows_uncorrected: int | None = None
+    row_remap_pending: bool | None = None
+    """A row waits for a reset of the GPU to be replaced."""
+    row_remap_failed: bool | None = None
+    recovery_action: str | None = None
+    """What the driver asks for: ``none``, ``reset``, ``node_reboot``, …"""
+    fabric_state: str | None = None
+    """Of the NVLink fabric's registration: ``not_started``, ``in_progress``, ``completed``."""
+    fabric_health: str | None = None
+    """``healthy``, ``unhealthy``, ``limited``."""
+    xid_errors: Mapping[int, int] | None = None
+    """Errors that the driver reported since the agent began to listen, by XID."""
+    last_xid_unix_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcess:
+    """A process that computes on a GPU."""
+
+    pid: int
+    """As the host counts."""
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigInstance:
+    """Which part of which GPU a MIG device is."""
+
+    parent_uuid: str
+    gpu_instance_id: int
+    compute_instance_id: int
+    sm_count: int | None = None
+    memory_ratio: float | None = None
+    """Its share of the parent's memory slices, 0–1; the bandwidth goes with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpuReading:
-    """One GPU at one instant."""
+    """One GPU, or one MIG instance of a GPU, at one instant."""
 
     index: int
+    """NVML's; of a MIG instance its parent's."""
     uuid: str
     name: str
     """As NVML spells it, for example ``NVIDIA H100 80GB HBM3``."""
+    mig: MigInstance | None = None
+    """Set for a MIG instance."""
+    partitioned: bool = False
+    """In MIG mode: its instances are readings of their own, and what they say is not said here again."""
+    virtualization: str | None = None
+    """``none``, ``passthrough``, ``vgpu``, ``host_vgpu``, ``host_vsga``."""
     pci_bus_id: str | None = None
     compute_capability: tuple[int, int] | None = None
+    memory_origin: Literal["device", "system"] = "device"
+    """``system``: it has no memory of its own and shares the CPU's, of which the operating system tells."""
     memory_total_bytes: int | None = None
     memory_used_bytes: int | None = None
     """Allocated by processes; what the driver reserves is apart."""
@@ -88,10 +159,13 @@ class GpuReading:
     memory_reserved_bytes: int | None = None
     memory_bus_bits: int | None = None
     power_watts: float | None = None
+    """Mean over a second where the GPU gives one (Ampere and newer, but for GA100), else of this instant."""
+    power_instant_watts: float | None = None
     power_limit_watts: float | None = None
     energy_joules: float | None = None
     """Since the driver was loaded: a counter."""
     temperature_celsius: float | None = None
+    memory_temperature_celsius: float | None = None
     sm_clock_hertz: float | None = None
     sm_clock_max_hertz: float | None = None
     memory_clock_hertz: float | None = None
@@ -102,7 +176,11 @@ class GpuReading:
     """NVML's "memory utilization": share of *time*, not of bandwidth. Never used to classify."""
     clock_limit_reasons: tuple[str, ...] | None = None
     """Why the clocks are lowered now: ``sw_power_cap``, ``hw_thermal``, …; empty when they are not."""
+    counters: GpuCounters = field(default_factory=GpuCounters)
+    health: GpuHealth = field(default_factory=GpuHealth)
+    processes: tuple[GpuProcess, ...] | None = None
     activity: Activity | None = None
+    """From its own profiling counters."""
     activity_problem: str | None = None
     """Why there is no activity, in words, when there is none."""
 
@@ -124,6 +202,36 @@ class NodeReading:
 
     gpus: tuple[GpuReading | GpuLost, ...]
     driver_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DcgmGpu:
+    """What a dcgm-exporter's page says of one GPU, or of one MIG instance."""
+
+    uuid: str
+    """Of the GPU; of a MIG instance its parent's."""
+    gpu_instance_id: int | None = None
+    """Set for a MIG instance."""
+    index: int | None = None
+    name: str | None = None
+    activity: Activity | None = None
+    activity_problem: str | None = None
+    """Why there is no activity, in words, when there is none."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """The rest, in base units, by the names of `GpuReading`'s fields."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DcgmReading:
+    """One page of a dcgm-exporter."""
+
+    gpus: tuple[DcgmGpu, ...]
+    age_seconds: float
+    """Since its values were first seen: the page itself carries no time."""
+    collect_seconds: float
+    """How often its values change, as observed."""
+    malformed_lines: int = 0
+    """Wanted lines that could not be read or believed, and were passed over."""
 
 
 # --- serving engines -----------------------------------------------------------------------------
