@@ -88,6 +88,21 @@ class GpuCounters:
     """By reason, in the words of `GpuReading.clock_limit_reasons`."""
 
 
+RECOVERY_ACTIONS: tuple[str, ...] = (
+    "none",
+    "reset",
+    "node_reboot",
+    "drain_p2p",
+    "drain_and_reset",
+    "recover_imex_domain",
+    "bus_reset",
+    "system_reboot",
+)
+FABRIC_STATES: tuple[str, ...] = ("not_started", "in_progress", "completed")
+FABRIC_HEALTH: tuple[str, ...] = ("healthy", "unhealthy", "limited")
+"""Each in the order of NVML's own numbers."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuHealth:
     """What wears out or breaks, as the driver tells it; `None` where it does not."""
@@ -102,11 +117,11 @@ class GpuHealth:
     """A row waits for a reset of the GPU to be replaced."""
     row_remap_failed: bool | None = None
     recovery_action: str | None = None
-    """What the driver asks for: ``none``, ``reset``, ``node_reboot``, …"""
+    """What the driver asks for, out of `RECOVERY_ACTIONS`."""
     fabric_state: str | None = None
-    """Of the NVLink fabric's registration: ``not_started``, ``in_progress``, ``completed``."""
+    """Of its registration with the NVLink fabric, out of `FABRIC_STATES`."""
     fabric_health: str | None = None
-    """``healthy``, ``unhealthy``, ``limited``."""
+    """Out of `FABRIC_HEALTH`."""
     xid_errors: Mapping[int, int] | None = None
     """Errors that the driver reported since the agent began to listen, by XID."""
     last_xid_unix_seconds: float | None = None
@@ -129,8 +144,8 @@ class MigInstance:
     gpu_instance_id: int
     compute_instance_id: int
     sm_count: int | None = None
-    memory_ratio: float | None = None
-    """Its share of the parent's memory slices, 0–1; the bandwidth goes with them."""
+    memory_bytes: int | None = None
+    """What the profile gives it; a little less than its slices of the whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +209,10 @@ class GpuLost:
     name: str | None
     reason: str
     message: str
+    parent_uuid: str | None = None
+    """Set for a MIG instance."""
+    health: GpuHealth = field(default_factory=GpuHealth)
+    """What is still known of it: the XIDs that led there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

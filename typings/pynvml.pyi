@@ -1,9 +1,9 @@
-# The calls of nvidia-ml-py that the agent makes, and no others.
+# The calls of nvidia-ml-py that the agent and the tests of its stand-in make, and no others.
 # The names are the library's own:
 # ruff: noqa: A002, N801, N802, N803, N815, N816
 
 import ctypes
-from collections.abc import MutableMapping, MutableSequence
+from collections.abc import MutableMapping, MutableSequence, Sequence
 
 NVML_CLOCK_SM: int
 NVML_CLOCK_MEM: int
@@ -11,8 +11,10 @@ NVML_TEMPERATURE_GPU: int
 
 NVML_SUCCESS: int
 NVML_ERROR_UNINITIALIZED: int
+NVML_ERROR_INVALID_ARGUMENT: int
 NVML_ERROR_NOT_SUPPORTED: int
 NVML_ERROR_NO_PERMISSION: int
+NVML_ERROR_NOT_FOUND: int
 NVML_ERROR_DRIVER_NOT_LOADED: int
 NVML_ERROR_TIMEOUT: int
 NVML_ERROR_IRQ_ISSUE: int
@@ -48,7 +50,7 @@ class NVMLError(Exception):
     value: int
     def __init__(self, value: int) -> None: ...
 
-class c_nvmlDevice_t: ...
+class c_nvmlDevice_t(ctypes.c_void_p): ...
 
 class nvmlPciInfo_t:
     busId: str
@@ -121,3 +123,100 @@ def nvmlGpmSampleGet(
 def nvmlGpmMetricsGet(
     metricsGet: c_nvmlGpmMetricsGet_t,
 ) -> c_nvmlGpmMetricsGet_t: ...
+
+NVML_VALUE_TYPE_DOUBLE: int
+NVML_VALUE_TYPE_UNSIGNED_INT: int
+NVML_VALUE_TYPE_UNSIGNED_LONG: int
+NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: int
+NVML_VALUE_TYPE_SIGNED_LONG_LONG: int
+NVML_VALUE_TYPE_SIGNED_INT: int
+NVML_VALUE_TYPE_UNSIGNED_SHORT: int
+
+class c_nvmlValue_t:
+    dVal: float
+    uiVal: int
+    ulVal: int
+    ullVal: int
+    sllVal: int
+    siVal: int
+    usVal: int
+
+class c_nvmlFieldValue_t:
+    fieldId: int
+    scopeId: int
+    timestamp: int
+    latencyUsec: int
+    valueType: int
+    nvmlReturn: int
+    value: c_nvmlValue_t
+
+def nvmlDeviceGetFieldValues(
+    handle: c_nvmlDevice_t,
+    fieldIds: Sequence[int | tuple[int, int]],
+) -> MutableSequence[c_nvmlFieldValue_t]: ...
+
+class c_nvmlDeviceAttributes:
+    multiprocessorCount: int
+    gpuInstanceSliceCount: int
+    computeInstanceSliceCount: int
+    memorySizeMB: int
+
+def nvmlDeviceGetMigMode(device: c_nvmlDevice_t) -> list[int]: ...
+def nvmlDeviceGetMaxMigDeviceCount(device: c_nvmlDevice_t) -> int: ...
+def nvmlDeviceGetMigDeviceHandleByIndex(device: c_nvmlDevice_t, index: int) -> c_nvmlDevice_t: ...
+def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(migDevice: c_nvmlDevice_t) -> c_nvmlDevice_t: ...
+def nvmlDeviceGetGpuInstanceId(device: c_nvmlDevice_t) -> int: ...
+def nvmlDeviceGetComputeInstanceId(device: c_nvmlDevice_t) -> int: ...
+def nvmlDeviceGetAttributes_v2(device: c_nvmlDevice_t) -> c_nvmlDeviceAttributes: ...
+def nvmlGpmMigSampleGet(
+    device: c_nvmlDevice_t,
+    gpuInstanceId: int,
+    gpmSample: c_nvmlGpmSample_t,
+) -> c_nvmlGpmSample_t: ...
+def nvmlDeviceGetVirtualizationMode(handle: c_nvmlDevice_t) -> int: ...
+
+class c_nvmlGpuFabricInfo_v2_t(ctypes.Structure):
+    version: int
+    status: int
+    cliqueId: int
+    state: int
+    healthMask: int
+
+# Not the newest: still version 2 in nvidia-ml-py 13.615.
+c_nvmlGpuFabricInfoV_t = c_nvmlGpuFabricInfo_v2_t
+
+class c_nvmlGpuFabricInfo_v3_t(c_nvmlGpuFabricInfo_v2_t):
+    healthSummary: int
+
+# The structure by reference: ctypes.byref(…).
+def nvmlDeviceGetGpuFabricInfoV(device: c_nvmlDevice_t, gpuFabricInfo: object) -> int: ...
+
+class nvmlFriendlyObject:
+    pid: int
+    usedGpuMemory: int | None
+    gpuInstanceId: int
+    computeInstanceId: int
+
+def nvmlDeviceGetComputeRunningProcesses(handle: c_nvmlDevice_t) -> list[nvmlFriendlyObject]: ...
+def nvmlDeviceGetComputeRunningProcesses_v3(handle: c_nvmlDevice_t) -> list[nvmlFriendlyObject]: ...
+
+nvmlEventTypeXidCriticalError: int
+
+class c_nvmlEventSet_t: ...
+
+class c_nvmlEventData_t:
+    device: c_nvmlDevice_t
+    eventType: int
+    eventData: int
+    gpuInstanceId: int
+    computeInstanceId: int
+
+def nvmlEventSetCreate() -> c_nvmlEventSet_t: ...
+def nvmlEventSetFree(eventSet: c_nvmlEventSet_t) -> None: ...
+def nvmlEventSetWait_v2(eventSet: c_nvmlEventSet_t, timeoutms: int) -> c_nvmlEventData_t: ...
+def nvmlDeviceGetSupportedEventTypes(handle: c_nvmlDevice_t) -> int: ...
+def nvmlDeviceRegisterEvents(
+    handle: c_nvmlDevice_t,
+    eventTypes: int,
+    eventSet: c_nvmlEventSet_t,
+) -> None: ...

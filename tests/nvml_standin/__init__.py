@@ -10,9 +10,50 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _SOURCE = Path(__file__).with_name("libnvidia_ml.c")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A branch of the driver: what its library lacks, and what its control file says."""
+
+    missing: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+# By NVML's change log and the headers of CUDA: memory v2 came in 510 and GPM in 520, so all have them;
+# the clock event reasons and fields 185 to 196 in 535, the fabric's call in 550, fields 197 and 198 in
+# 555, 230 in 565, TemperatureV in 570, version 3 of the fabric in 580. Field 199 of 550 is left out.
+# 575 counted the clock event fields 251 to 253, and 269 to 271 were of power smoothing; 580 swapped them.
+# Assumed, since no source says it: that …RunningProcesses_v3 is in 525 (the change log names 535), and
+# that an old driver answers one young field with INVALID_ARGUMENT (field.strict tries the other way).
+_SINCE_535 = ("nvmlDeviceGetCurrentClocksEventReasons",)
+_SINCE_550 = ("nvmlDeviceGetGpuFabricInfoV",)
+_SINCE_570 = ("nvmlDeviceGetTemperatureV",)
+GENERATIONS: Mapping[int, Generation] = {
+    525: Generation(
+        missing=_SINCE_535 + _SINCE_550 + _SINCE_570,
+        settings={"driver_version": "525.147.05", "field.newest": 172},
+    ),
+    535: Generation(
+        missing=_SINCE_550 + _SINCE_570,
+        settings={"driver_version": "535.183.06", "field.newest": 196},
+    ),
+    550: Generation(
+        missing=_SINCE_570,
+        settings={"driver_version": "550.127.08", "field.newest": 196, "fabric_newest": 2},
+    ),
+    570: Generation(
+        settings={"driver_version": "570.86.15", "field.newest": 268, "fabric_newest": 2},
+    ),
+    580: Generation(
+        settings={"driver_version": "580.65.06", "field.newest": 273},
+    ),
+    590: Generation(settings={"driver_version": "590.44.01"}),
+}
 
 
 def compile_library(directory: Path, *, without: Sequence[str] = ()) -> Path:
@@ -46,15 +87,21 @@ class StandIn:
         os.utime(written, ns=(self._writes, self._writes))
         written.rename(self._control)
 
-    def calls(self, name: str, *, gpu: int = -1) -> int:
-        """How often this process has made a call, on one GPU or on all."""
+    def calls(self, name: str, *, gpu: int = -1, mig: int | None = None) -> int:
+        """How often this process made a call: about all GPUs, one with its instances, or one of these."""
+        device = gpu if mig is None else gpu | (mig + 1) << 8
         self._library.standin_calls.restype = ctypes.c_long
-        return int(self._library.standin_calls(name.encode(), gpu))
+        return int(self._library.standin_calls(name.encode(), device))
 
     @property
     def samples(self) -> int:
         """How many GPM samples this process holds."""
         return int(self._library.standin_samples())
+
+    @property
+    def event_sets(self) -> int:
+        """How many event sets this process holds."""
+        return int(self._library.standin_event_sets())
 
     @property
     def _library(self) -> ctypes.CDLL:

@@ -1,7 +1,8 @@
 """NVML: what the driver says of each GPU. Here are the only calls of nvidia-ml-py.
 
-`source` keeps the session and finds the GPUs, `device` asks one of them, `gpm` reads its profiling
-counters, `errors` says what a refusal means.
+`source` keeps the session and finds the GPUs; `device` reads one of them, `mig` its instances, each by
+an `asker` that remembers what is lacking. `fields`, `memory`, `gpm` and `xids` know one kind of answer
+each; `errors` says what a refusal means.
 """
 
 from agent.sources.nvml.source import NvmlSource

@@ -1,23 +1,27 @@
-"""One GPU of one NVML session: what it is, what it does now, and the calls that it lacks."""
+"""One GPU of one NVML session: what it is, and what it does now.
+
+In MIG mode it is read as several: itself, for what belongs to the whole board (power, heat, clocks,
+links, faults), and each of its instances, for what belongs to those (memory, activity, processes).
+Nothing is said twice, so that no sum over readings counts anything double.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+import ctypes
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from pathlib import Path
 
 import pynvml
 
 from agent.clock import Clock
-from agent.readings import Activity, GpuReading
-from agent.sources.nvml.errors import LACKING, OF_THE_GPU, OF_THE_SESSION
+from agent.readings import FABRIC_HEALTH, FABRIC_STATES, Activity, GpuHealth, GpuLost, GpuReading
+from agent.sources.nvml.asker import Asker, Handle
+from agent.sources.nvml.fields import FieldReader, counters_of, health_of
 from agent.sources.nvml.gpm import Gpm
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-Handle = pynvml.c_nvmlDevice_t
+from agent.sources.nvml.memory import read_host_memory, read_memory, read_memory_v1, read_processes
+from agent.sources.nvml.mig import InstanceReader
+from agent.sources.nvml.xids import XidListener
 
 CLOCK_LIMIT_REASONS: Mapping[int, str] = {
     pynvml.nvmlClocksEventReasonGpuIdle: "idle",
@@ -33,93 +37,124 @@ CLOCK_LIMIT_REASONS: Mapping[int, str] = {
 """NVML's bits as words. A GPU with nothing to do lowers its clocks too: that is ``idle``."""
 
 
+VIRTUALIZATION_MODES = ("none", "passthrough", "vgpu", "host_vgpu", "host_vsga")
+"""By the number that NVML answers."""
+
+
 class Device:
-    """One GPU of one session: its handle, what never changes about it, and the calls that it lacks."""
+    """One GPU: its handle, what never changes about it, and its instances in MIG mode."""
 
-    def __init__(self, index: int, *, clock: Clock, gpm: bool) -> None:
+    def __init__(
+        self,
+        index: int,
+        *,
+        clock: Clock,
+        gpm: bool,
+        xids: XidListener,
+        proc: Path,
+        driver_version: str | None,
+    ) -> None:
         self.index = index
-        self._handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        self.uuid = pynvml.nvmlDeviceGetUUID(self._handle)
-        self.name = pynvml.nvmlDeviceGetName(self._handle)
-        self._gpm = Gpm(self._handle, clock=clock) if gpm else None
-        self._lacking: set[Callable[[Handle], Any]] = set()
-        self._constants: dict[Callable[[Handle], Any], Any] = {}
-        self._answers = 0
-        self._failure: int | None = None
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        self.uuid = pynvml.nvmlDeviceGetUUID(handle)
+        self.name = pynvml.nvmlDeviceGetName(handle)
+        self._asker = Asker(handle, subject=f"GPU {index}", clock=clock)
+        self._fields = FieldReader(handle, driver_version=driver_version)
+        self._gpm = Gpm(handle, clock=clock) if gpm else None
+        self._instances = InstanceReader(handle, clock=clock, gpm=gpm)
+        self._proc = proc
+        self._xids = xids
+        xids.listen(self.uuid, handle)
 
-    def read(self) -> GpuReading:
-        """All that it says now; raises `NVMLError` when the GPU or the session is gone."""
+    def read(self) -> tuple[GpuReading | GpuLost, ...]:
+        """All that it says now, and in MIG mode its instances behind it.
+
+        Raises `NVMLError` when the GPU or the session is gone.
+        """
+        ask, asker = self._asker.ask, self._asker
         fixed = GpuReading(
             index=self.index,
             uuid=self.uuid,
             name=self.name,
-            pci_bus_id=self._ask_once(_pci_bus_id),
-            compute_capability=self._ask_once(pynvml.nvmlDeviceGetCudaComputeCapability),
-            memory_bus_bits=self._ask_once(pynvml.nvmlDeviceGetMemoryBusWidth),
-            sm_clock_max_hertz=self._ask_once(_sm_clock_max_hertz),
-            memory_clock_max_hertz=self._ask_once(_memory_clock_max_hertz),
+            virtualization=asker.ask_once(_virtualization),
+            pci_bus_id=asker.ask_once(_pci_bus_id),
+            compute_capability=asker.ask_once(pynvml.nvmlDeviceGetCudaComputeCapability),
+            memory_bus_bits=asker.ask_once(pynvml.nvmlDeviceGetMemoryBusWidth),
+            sm_clock_max_hertz=asker.ask_once(_sm_clock_max_hertz),
+            memory_clock_max_hertz=asker.ask_once(_memory_clock_max_hertz),
         )
-        self._answers, self._failure = 0, None
-        total, used, free, reserved = self._ask(_memory, _memory_v1) or (None, None, None, None)
-        kernel_time, memory_time = self._ask(_time_ratios) or (None, None)
-        activity = self._gpm.read() if self._gpm else "GPM is switched off"
-        reading = replace(
+        asker.begin()
+        values = ask(self._read_fields) or {}
+        kernel_time, memory_time = ask(_time_ratios) or (None, None)
+        power, energy = values.get("power_watts"), values.get("energy_joules")
+        board = replace(
             fixed,
+            power_watts=power if power is not None else ask(_power_watts),
+            power_instant_watts=values.get("power_instant_watts"),
+            power_limit_watts=ask(_power_limit_watts),
+            energy_joules=energy if energy is not None else ask(_energy_joules),
+            temperature_celsius=ask(_temperature, _temperature_v0),
+            memory_temperature_celsius=values.get("memory_temperature_celsius") or None,  # 0: no sensor
+            sm_clock_hertz=ask(_sm_clock_hertz),
+            memory_clock_hertz=ask(_memory_clock_hertz),
+            clock_limit_reasons=ask(_clock_limit_reasons, _clock_limit_reasons_v0),
+            kernel_time_ratio=kernel_time,
+            memory_time_ratio=memory_time,
+            counters=counters_of(values),
+            health=self._health(values),
+        )
+        if ask(_mig_enabled):
+            asker.require_an_answer()
+            instances = self._instances.read(board)
+            return (replace(board, partitioned=True, activity_problem=_IN_PARTS), *instances)
+        self._instances.close()
+        reading = self._with_memory(board)
+        asker.require_an_answer()
+        activity = self._gpm.read() if self._gpm else "GPM is switched off"
+        return (
+            replace(
+                reading,
+                processes=asker.ask_seldom(read_processes),
+                activity=activity if isinstance(activity, Activity) else None,
+                activity_problem=activity if isinstance(activity, str) else None,
+            ),
+        )
+
+    def close(self) -> None:
+        """Let go of what it holds in the session."""
+        self._instances.close()
+        if self._gpm is not None:
+            self._gpm.close()
+
+    def _read_fields(self, _: Handle) -> dict[str, float]:
+        return self._fields.read()
+
+    def _with_memory(self, board: GpuReading) -> GpuReading:
+        memory = self._asker.ask(read_memory, read_memory_v1)
+        if memory is None and self._asker.why_lacking(read_memory_v1) == pynvml.NVML_ERROR_NOT_SUPPORTED:
+            # A chip that shares the CPU's memory, such as GB10, has none of its own to tell of.
+            memory, board = read_host_memory(self._proc), replace(board, memory_origin="system")
+        total, used, free, reserved = memory or (None, None, None, None)
+        return replace(
+            board,
             memory_total_bytes=total,
             memory_used_bytes=used,
             memory_free_bytes=free,
             memory_reserved_bytes=reserved,
-            power_watts=self._ask(_power_watts),
-            power_limit_watts=self._ask(_power_limit_watts),
-            energy_joules=self._ask(_energy_joules),
-            temperature_celsius=self._ask(_temperature, _temperature_v0),
-            sm_clock_hertz=self._ask(_sm_clock_hertz),
-            memory_clock_hertz=self._ask(_memory_clock_hertz),
-            kernel_time_ratio=kernel_time,
-            memory_time_ratio=memory_time,
-            clock_limit_reasons=self._ask(_clock_limit_reasons, _clock_limit_reasons_v0),
-            activity=activity if isinstance(activity, Activity) else None,
-            activity_problem=activity if isinstance(activity, str) else None,
         )
-        if self._failure is not None and not self._answers:
-            # What never changes comes from the driver's memory; when nothing else answers, the GPU is gone.
-            raise pynvml.NVMLError(self._failure)
-        return reading
 
-    def close(self) -> None:
-        """Let go of what it holds in the session."""
-        if self._gpm is not None:
-            self._gpm.close()
+    def _health(self, values: Mapping[str, float]) -> GpuHealth:
+        state, health = self._asker.ask_seldom(_fabric, _fabric_v2) or (None, None)
+        return replace(
+            health_of(values),
+            fabric_state=state,
+            fabric_health=health,
+            xid_errors=self._xids.counts(self.uuid),
+            last_xid_unix_seconds=self._xids.last_unix_seconds(self.uuid),
+        )
 
-    def _ask(self, *calls: Callable[[Handle], T]) -> T | None:
-        """The answer of the first of these calls that this GPU has; `None` when it has none, or fails now."""
-        for call in calls:
-            if call in self._lacking:
-                continue
-            try:
-                answer = call(self._handle)
-            except pynvml.NVMLError as error:
-                if error.value in OF_THE_GPU or error.value in OF_THE_SESSION:
-                    raise
-                if error.value not in LACKING:
-                    self._failure = error.value
-                    return None  # no older call in its place: its value may mean something else
-                self._lacking.add(call)
-                log.debug("nvml: GPU %d has no %s: %s", self.index, call.__name__.lstrip("_"), error)
-            else:
-                self._answers += 1
-                return answer
-        return None
 
-    def _ask_once(self, call: Callable[[Handle], T]) -> T | None:
-        """The same for what never changes: asked until it answers."""
-        if call not in self._constants:
-            answer = self._ask(call)
-            if answer is None:
-                return None
-            self._constants[call] = answer
-        constant: T = self._constants[call]
-        return constant
+_IN_PARTS = "in MIG mode: its instances are measured, each by itself"
 
 
 # --- the calls, each in base units ---------------------------------------------------------------
@@ -130,15 +165,32 @@ def _pci_bus_id(gpu: Handle) -> str:
     return pynvml.nvmlDeviceGetPciInfo(gpu).busId
 
 
-def _memory(gpu: Handle) -> tuple[int, int, int, int | None]:
-    memory = pynvml.nvmlDeviceGetMemoryInfo(gpu, pynvml.nvmlMemory_v2)
-    return memory.total, memory.used, memory.free, memory.reserved
+def _virtualization(gpu: Handle) -> str | None:
+    mode = pynvml.nvmlDeviceGetVirtualizationMode(gpu)
+    return VIRTUALIZATION_MODES[mode] if mode < len(VIRTUALIZATION_MODES) else None
 
 
-def _memory_v1(gpu: Handle) -> tuple[int, int, int, int | None]:
-    # Before driver 510: what the driver reserves is part of used, and cannot be told apart.
-    memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-    return memory.total, memory.used, memory.free, None
+def _mig_enabled(gpu: Handle) -> bool:
+    current, _ = pynvml.nvmlDeviceGetMigMode(gpu)
+    return bool(current)
+
+
+def _fabric(gpu: Handle) -> tuple[str | None, str | None]:
+    info = pynvml.c_nvmlGpuFabricInfo_v3_t()
+    pynvml.nvmlDeviceGetGpuFabricInfoV(gpu, ctypes.byref(info))
+    return _word(FABRIC_STATES, info.state), _word(FABRIC_HEALTH, info.healthSummary)
+
+
+def _fabric_v2(gpu: Handle) -> tuple[str | None, str | None]:
+    # Before driver 580: the health is bits of many meanings, without a summary.
+    info = pynvml.c_nvmlGpuFabricInfo_v2_t()
+    pynvml.nvmlDeviceGetGpuFabricInfoV(gpu, ctypes.byref(info))
+    return _word(FABRIC_STATES, info.state), None
+
+
+def _word(words: tuple[str, ...], number: int) -> str | None:
+    """NVML counts these from 1; 0 is: not supported."""
+    return words[number - 1] if 0 < number <= len(words) else None
 
 
 def _power_watts(gpu: Handle) -> float:

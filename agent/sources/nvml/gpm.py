@@ -46,14 +46,22 @@ _NO_VALUE = "GPM answered without a usable value"
 
 
 class Gpm:
-    """GPM on one GPU of one NVML session.
+    """GPM on one GPU, or one MIG instance of it, of one NVML session.
 
     Every failure costs the activity only. That the GPU or the session is gone shows in NVML's other
     calls as well, and whoever holds this object acts on those.
     """
 
-    def __init__(self, handle: pynvml.c_nvmlDevice_t, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        handle: pynvml.c_nvmlDevice_t,
+        *,
+        clock: Clock,
+        instance_of: tuple[pynvml.c_nvmlDevice_t, int] | None = None,
+    ) -> None:
+        """`instance_of` is for a MIG instance: the handle of its GPU, and the id of its GPU instance."""
         self._handle = handle
+        self._instance_of = instance_of
         self._clock = clock
         self._samples: list[pynvml.c_nvmlGpmSample_t] = []  # two, the older one first
         self._sampled_at: float | None = None
@@ -94,7 +102,10 @@ class Gpm:
         if not self._samples:
             self._open()
         before, sample = self._samples[1], self._samples[0]
-        pynvml.nvmlGpmSampleGet(self._handle, sample)
+        if self._instance_of is None:
+            pynvml.nvmlGpmSampleGet(self._handle, sample)
+        else:
+            pynvml.nvmlGpmMigSampleGet(*self._instance_of, sample)
         self._samples = [before, sample]
         since, self._sampled_at = self._sampled_at, now
         if since is None or now - since > MAX_WINDOW_SECONDS:

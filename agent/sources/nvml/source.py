@@ -1,63 +1,157 @@
-"""The GPUs of this node, through one NVML session that is kept open between readings."""
+"""The GPUs of this node, through one NVML session that is kept open between readings.
+
+What fails is tried again with growing pauses, for ever: a driver that comes back, a GPU that was reset,
+devices that appear late are all found without a restart.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import threading
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import pynvml
 
 from agent.clock import Clock
-from agent.errors import SourceAbsentError
-from agent.readings import GpuLost, GpuReading, NodeReading
+from agent.errors import SourceAbsentError, SourceError
+from agent.readings import GpuHealth, GpuLost, GpuReading, NodeReading
 from agent.sources.nvml.device import Device
 from agent.sources.nvml.errors import MEANINGS, OF_THE_SESSION, UNEXPLAINED, translated
+from agent.sources.nvml.memory import PROC
+from agent.sources.nvml.xids import XidListener
+from agent.units import render_seconds
 
 CLOSE_SECONDS = 1.0
 """How long `close` waits for a reading that is inside the driver."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
+"""Before what failed is tried again: the first pause, doubled with each failure up to the second."""
+
+RELEASED = "released"
+"""The reason for which nothing is read while others have the GPUs."""
+
+
+class _Pause:
+    """When to try again what failed, and what to say until then."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._seconds = 0.0
+        self._due_at = 0.0
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it is too early."""
+        return self._seconds > 0 and self._clock.monotonic() < self._due_at
+
+    def begin(self) -> None:
+        """It failed, for the first time or again."""
+        self._seconds = min(max(2 * self._seconds, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        self._due_at = self._clock.monotonic() + self._seconds
+
+    def end(self) -> None:
+        """It works."""
+        self._seconds = 0.0
+
+
+class _Place:
+    """What is at one of NVML's indexes: a GPU that is read, or what is remembered of one that is lost."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.device: Device | None = None
+        self.pause = _Pause(clock)
+        self.lost: GpuLost | None = None
+        self.uuid: str | None = None
+        self.name: str | None = None
+
+    def close(self) -> None:
+        if self.device is not None:
+            self.device.close()
+            self.device = None
 
 
 class NvmlSource:
-    """The GPUs of this node, through one NVML session that is kept open between readings."""
+    """The GPUs of this node."""
 
     name = "nvml"
 
-    def __init__(self, *, clock: Clock, gpm: bool = True, library_path: str | None = None) -> None:
+    def __init__(
+        self, *, clock: Clock, gpm: bool = True, library_path: str | None = None, proc: Path = PROC
+    ) -> None:
         """`library_path` is for a libnvidia-ml.so.1 that the dynamic linker does not find by itself."""
         self._clock = clock
         self._gpm = gpm
         self._library_path = library_path
+        self._proc = proc
         # Guards the session: it must not end, at `close`, under a reading that is inside the driver.
         self._session = threading.Lock()
         self._open = False
+        self._pause = _Pause(clock)
+        self._failure: SourceError | SourceAbsentError | None = None
+        self._released_until = 0.0
         self._driver_version: str | None = None
-        self._devices: dict[int, Device] = {}
-        self._identities: dict[int, tuple[str, str]] = {}  # UUID and name last seen at an index
+        self._places: dict[int, _Place] = {}
+        self._xids = XidListener(clock=clock)
 
     @property
     def failure_reasons(self) -> tuple[str, ...]:
-        """Of all that NVML can answer."""
-        return (*(reason for reason, _ in MEANINGS.values()), UNEXPLAINED[0])
+        """Of all that NVML can answer, and that it was let go of."""
+        return (*(reason for reason, _ in MEANINGS.values()), UNEXPLAINED[0], RELEASED)
 
     def read(self) -> NodeReading:
-        """All GPUs in NVML's order; none is a reading too."""
+        """All GPUs in NVML's order, MIG instances behind their own; none is a reading too."""
         with self._session:
+            self._stay_away_while_released()
+            if self._failure is not None and self._pause.lasts:
+                raise self._failure
             try:
                 self._begin()
-                gpus = tuple(self._read_gpu(index) for index in range(pynvml.nvmlDeviceGetCount()))
-            except pynvml.NVMLError as error:
+                gpus = tuple(
+                    reading
+                    for index in range(pynvml.nvmlDeviceGetCount())
+                    for reading in self._read_gpu(index)
+                )
+            except (pynvml.NVMLError, SourceAbsentError) as error:
                 self._end()
-                raise translated(error) from error
+                self._pause.begin()
+                self._failure = translated(error) if isinstance(error, pynvml.NVMLError) else error
+                raise self._failure from error
+            self._pause.end()
+            self._failure = None
             return NodeReading(gpus=gpus, driver_version=self._driver_version)
+
+    def release(self, seconds: float) -> bool:
+        """Let go of all GPUs for so long, so that they can be reset or divided; then read them again.
+
+        `False` when a reading hangs in the driver, which keeps hold of them; they are let go of after it.
+        """
+        self._released_until = self._clock.monotonic() + seconds
+        return self._end_between_readings()
+
+    def reacquire(self) -> None:
+        """Read again from now on, however long the release was to last."""
+        self._released_until = 0.0
 
     def close(self) -> None:
         """End the session, unless a reading hangs in the driver: that one keeps it until the process ends."""
-        if self._session.acquire(timeout=CLOSE_SECONDS):
-            try:
-                self._end()
-            finally:
-                self._session.release()
+        self._end_between_readings()
+
+    def _end_between_readings(self) -> bool:
+        if not self._session.acquire(timeout=CLOSE_SECONDS):
+            return False
+        try:
+            return self._end()
+        finally:
+            self._session.release()
+
+    def _stay_away_while_released(self) -> None:
+        remaining = self._released_until - self._clock.monotonic()
+        if remaining > 0:
+            self._end()
+            raise SourceError(
+                RELEASED, f"nvml: let go of on request; read again in {render_seconds(remaining)}"
+            )
 
     def _begin(self) -> None:
         if self._open:
@@ -72,32 +166,61 @@ class NvmlSource:
         with suppress(pynvml.NVMLError):
             self._driver_version = pynvml.nvmlSystemGetDriverVersion()
 
-    def _end(self) -> None:
-        for index in tuple(self._devices):
-            self._drop(index)
+    def _end(self) -> bool:
+        """Whether nothing of ours is left in the driver."""
+        for place in self._places.values():
+            place.close()
         self._driver_version = None
         if self._open:
             self._open = False
+            if not self._xids.end():
+                return False  # a thread is still in there; the next session goes on beside it
             with suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
+        return True
 
-    def _drop(self, index: int) -> None:
-        gpu = self._devices.pop(index, None)
-        if gpu is not None:
-            gpu.close()
-
-    def _read_gpu(self, index: int) -> GpuReading | GpuLost:
+    def _read_gpu(self, index: int) -> tuple[GpuReading | GpuLost, ...]:
+        place = self._places.setdefault(index, _Place(self._clock))
+        if place.lost is not None and place.pause.lasts:
+            return (self._with_xids(place.lost),)
         try:
-            if index not in self._devices:
-                self._devices[index] = gpu = Device(index, clock=self._clock, gpm=self._gpm)
-                self._identities[index] = (gpu.uuid, gpu.name)
-            return self._devices[index].read()
+            if place.device is None:
+                place.device = Device(
+                    index,
+                    clock=self._clock,
+                    gpm=self._gpm,
+                    xids=self._xids,
+                    proc=self._proc,
+                    driver_version=self._driver_version,
+                )
+                place.uuid, place.name = place.device.uuid, place.device.name
+            readings = place.device.read()
         except pynvml.NVMLError as error:
             if error.value in OF_THE_SESSION:
                 raise
-            self._drop(index)
-            uuid, name = self._identities.get(index, (None, None))
+            place.close()
+            place.pause.begin()
             reason, advice = MEANINGS.get(error.value, UNEXPLAINED)
-            return GpuLost(
-                index=index, uuid=uuid, name=name, reason=reason, message=f"GPU {index}: {error}; {advice}"
+            place.lost = GpuLost(
+                index=index,
+                uuid=place.uuid,
+                name=place.name,
+                reason=reason,
+                message=f"GPU {index}: {error}; {advice}",
             )
+            return (self._with_xids(place.lost),)
+        place.lost = None
+        place.pause.end()
+        return readings
+
+    def _with_xids(self, lost: GpuLost) -> GpuLost:
+        """An XID may be heard after the GPU was found lost, or before: it says why."""
+        if lost.uuid is None:
+            return lost
+        return replace(
+            lost,
+            health=GpuHealth(
+                xid_errors=self._xids.counts(lost.uuid),
+                last_xid_unix_seconds=self._xids.last_unix_seconds(lost.uuid),
+            ),
+        )

@@ -13,9 +13,11 @@ import pytest
 
 from agent.clock import ManualClock, SystemClock
 from agent.errors import SourceAbsentError, SourceError
-from agent.readings import Failed, GpuLost, GpuReading, NodeReading, Read
+from agent.readings import Failed, GpuCounters, GpuHealth, GpuLost, GpuReading, NodeReading, Read
 from agent.sources.base import Poller
 from agent.sources.nvml import NvmlSource
+from agent.sources.nvml.asker import SELDOM_SECONDS
+from agent.sources.nvml.source import FIRST_PAUSE_SECONDS
 from tests.nvml_standin import StandIn, compile_library
 
 UUIDS = tuple(f"GPU-00000000-0000-0000-0000-{index:012d}" for index in range(2))
@@ -29,8 +31,8 @@ def gpu_of(reading: NodeReading, index: int = 0) -> GpuReading:
 
 
 def empty_fields(gpu: GpuReading) -> list[str]:
-    """What is not said; always the activity, where time stands still."""
-    return [f.name for f in fields(gpu) if getattr(gpu, f.name) is None]
+    """What is not said, but for what a whole GPU never says, and the activity, where time stands still."""
+    return [f.name for f in fields(gpu) if getattr(gpu, f.name) is None and f.name not in ("mig", "activity")]
 
 
 def lost_of(reading: NodeReading, index: int) -> GpuLost:
@@ -52,6 +54,7 @@ def test_a_reading_is_in_base_units(stand_in: StandIn, clock: ManualClock) -> No
                 index=0,
                 uuid=UUIDS[0],
                 name=H100,
+                virtualization="none",
                 pci_bus_id="00000000:10:00.0",
                 compute_capability=(9, 0),
                 memory_total_bytes=85_520_809_984,
@@ -60,9 +63,11 @@ def test_a_reading_is_in_base_units(stand_in: StandIn, clock: ManualClock) -> No
                 memory_reserved_bytes=654_311_424,
                 memory_bus_bits=5120,
                 power_watts=412.345,
+                power_instant_watts=412.345,
                 power_limit_watts=700.0,
                 energy_joules=987_654_321.012,
                 temperature_celsius=54,
+                memory_temperature_celsius=61,
                 sm_clock_hertz=1.5e9,
                 sm_clock_max_hertz=1.98e9,
                 memory_clock_hertz=2.619e9,
@@ -70,6 +75,24 @@ def test_a_reading_is_in_base_units(stand_in: StandIn, clock: ManualClock) -> No
                 kernel_time_ratio=0.94,
                 memory_time_ratio=0.61,
                 clock_limit_reasons=("sw_power_cap",),
+                counters=GpuCounters(
+                    pcie_receive_bytes=94_371_840_000,
+                    pcie_transmit_bytes=52_428_800_000,
+                    nvlink_receive_bytes=644_245_094_400,
+                    nvlink_transmit_bytes=751_619_276_800,
+                    clock_limited_seconds={"sw_power_cap": 41.0, "sync_boost": 0.0},
+                ),
+                health=GpuHealth(
+                    ecc_corrected_errors=2,
+                    ecc_uncorrected_errors=0,
+                    remapped_rows_corrected=1,
+                    remapped_rows_uncorrected=0,
+                    row_remap_pending=False,
+                    row_remap_failed=False,
+                    recovery_action="none",
+                    xid_errors={},
+                ),
+                processes=(),
                 activity=None,
                 activity_problem="GPM is switched off",
             ),
@@ -78,10 +101,10 @@ def test_a_reading_is_in_base_units(stand_in: StandIn, clock: ManualClock) -> No
 
 
 def test_each_gpu_has_its_own_values(source: NvmlSource, stand_in: StandIn) -> None:
-    stand_in.set({"gpus": 2, "gpu1.name": "NVIDIA L4", "gpu1.power_mw": 72_000})
+    stand_in.set({"gpus": 2, "gpu1.name": "NVIDIA L4", "gpu1.power_limit_mw": 72_000})
     first, second = (gpu_of(source.read(), index) for index in range(2))
-    assert (first.uuid, first.name, first.power_watts) == (UUIDS[0], H100, 412.345)
-    assert (second.uuid, second.name, second.power_watts) == (UUIDS[1], "NVIDIA L4", 72.0)
+    assert (first.uuid, first.name, first.power_limit_watts) == (UUIDS[0], H100, 700.0)
+    assert (second.uuid, second.name, second.power_limit_watts) == (UUIDS[1], "NVIDIA L4", 72.0)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +157,7 @@ def test_what_never_changes_is_read_once_a_session(source: NvmlSource, stand_in:
         "nvmlGpmQueryDeviceSupport",
     )
     assert {call: stand_in.calls(call) for call in once} == dict.fromkeys(once, 1)
-    assert stand_in.calls("nvmlDeviceGetPowerUsage") == 3
+    assert stand_in.calls("nvmlDeviceGetEnforcedPowerLimit") == 3
 
 
 # --- calls that a GPU lacks, or that fail ------------------------------------------------------------
@@ -144,9 +167,9 @@ FIELDS_OF_CALL = {
     "nvmlDeviceGetCudaComputeCapability": ("compute_capability",),
     "nvmlDeviceGetMemoryBusWidth": ("memory_bus_bits",),
     "nvmlDeviceGetMaxClockInfo": ("sm_clock_max_hertz", "memory_clock_max_hertz"),
-    "nvmlDeviceGetPowerUsage": ("power_watts",),
     "nvmlDeviceGetEnforcedPowerLimit": ("power_limit_watts",),
-    "nvmlDeviceGetTotalEnergyConsumption": ("energy_joules",),
+    "nvmlDeviceGetVirtualizationMode": ("virtualization",),
+    "nvmlDeviceGetComputeRunningProcesses_v3": ("processes",),
     "nvmlDeviceGetClockInfo": ("sm_clock_hertz", "memory_clock_hertz"),
     "nvmlDeviceGetUtilizationRates": ("kernel_time_ratio", "memory_time_ratio"),
 }
@@ -161,22 +184,23 @@ def test_a_call_that_a_gpu_lacks_costs_its_field_and_is_not_made_again(
     for _ in range(3):
         reading = source.read()
     missing = FIELDS_OF_CALL[call]
-    assert empty_fields(gpu_of(reading, 0)) == [*missing, "activity"]
-    assert empty_fields(gpu_of(reading, 1)) == ["activity"]
+    assert empty_fields(gpu_of(reading, 0)) == list(missing)
+    assert empty_fields(gpu_of(reading, 1)) == []
     assert stand_in.calls(call, gpu=0) == (2 if "Clock" in call else 1)  # two clocks are two questions
 
 
 @pytest.mark.parametrize("call", FIELDS_OF_CALL)
 @pytest.mark.parametrize("code", [10, 21, 999])
 def test_a_call_that_fails_costs_its_field_until_it_answers(
-    source: NvmlSource, stand_in: StandIn, call: str, code: int
+    source: NvmlSource, stand_in: StandIn, clock: ManualClock, call: str, code: int
 ) -> None:
     stand_in.set({f"{call}.return": code})
     failing = gpu_of(source.read())
     stand_in.set({f"{call}.return": None})
+    clock.advance(SELDOM_SECONDS)
     answering = gpu_of(source.read())
-    assert empty_fields(failing) == [*FIELDS_OF_CALL[call], "activity"]
-    assert empty_fields(answering) == ["activity"]
+    assert empty_fields(failing) == list(FIELDS_OF_CALL[call])
+    assert empty_fields(answering) == []
 
 
 @pytest.mark.parametrize("code", [3, 13, 25])
@@ -225,7 +249,7 @@ def test_an_old_driver_without_the_newer_symbols_is_read(
     [(15, "lost"), (16, "reset_required"), (11, "interrupt"), (14, "inforom"), (999, "unknown")],
 )
 def test_a_lost_gpu_leaves_the_others_alone_and_comes_back(
-    source: NvmlSource, stand_in: StandIn, code: int, reason: str
+    source: NvmlSource, stand_in: StandIn, clock: ManualClock, code: int, reason: str
 ) -> None:
     stand_in.set({"gpus": 3})
     source.read()
@@ -235,9 +259,11 @@ def test_a_lost_gpu_leaves_the_others_alone_and_comes_back(
         lost = lost_of(reading, 1)
         assert (lost.index, lost.uuid, lost.name, lost.reason) == (1, UUIDS[1], H100, reason)
         assert "GPU 1: " in lost.message
-        assert gpu_of(reading, 0).power_watts == gpu_of(reading, 2).power_watts == 412.345
+        clock.advance(FIRST_PAUSE_SECONDS)
+        assert gpu_of(reading, 0).power_limit_watts == gpu_of(reading, 2).power_limit_watts == 700.0
     stand_in.set({"gpu1.return": None})
-    assert gpu_of(source.read(), 1).power_watts == 412.345
+    clock.advance(2 * FIRST_PAUSE_SECONDS)
+    assert gpu_of(source.read(), 1).power_limit_watts == 700.0
     assert stand_in.calls("nvmlInit") == 1
 
 
@@ -254,7 +280,7 @@ def test_a_lost_gpu_holds_no_samples(
     stand_in.set({"gpus": 2})
     source.read()
     assert stand_in.samples == 4
-    stand_in.set({"gpu1.nvmlDeviceGetPowerUsage.return": 15})
+    stand_in.set({"gpu1.nvmlDeviceGetEnforcedPowerLimit.return": 15})
     source.read()
     assert stand_in.samples == 2
 
@@ -282,11 +308,14 @@ def test_no_library_in_the_usual_place_says_what_to_do(tmp_path: Path) -> None:
     assert "runtimeClassName nvidia" in said.stdout
 
 
-def test_no_driver_is_absence_until_it_is_loaded(source: NvmlSource, stand_in: StandIn) -> None:
+def test_no_driver_is_absence_until_it_is_loaded(
+    source: NvmlSource, stand_in: StandIn, clock: ManualClock
+) -> None:
     stand_in.set({"nvmlInit.return": 9})
     with pytest.raises(SourceAbsentError, match="driver is not loaded"):
         source.read()
     stand_in.set({"nvmlInit.return": None})
+    clock.advance(FIRST_PAUSE_SECONDS)
     assert gpu_of(source.read()).uuid == UUIDS[0]
 
 
@@ -302,17 +331,18 @@ def test_no_driver_is_absence_until_it_is_loaded(source: NvmlSource, stand_in: S
     ],
 )
 def test_a_session_that_does_not_begin_is_tried_again(
-    source: NvmlSource, stand_in: StandIn, code: int, reason: str
+    source: NvmlSource, stand_in: StandIn, clock: ManualClock, code: int, reason: str
 ) -> None:
     stand_in.set({"nvmlInit.return": code})
     with pytest.raises(SourceError) as caught:
         source.read()
     assert caught.value.reason == reason
     stand_in.set({"nvmlInit.return": None})
+    clock.advance(FIRST_PAUSE_SECONDS)
     assert gpu_of(source.read()).uuid == UUIDS[0]
 
 
-@pytest.mark.parametrize("call", ["nvmlDeviceGetCount_v2", "gpu1.nvmlDeviceGetPowerUsage"])
+@pytest.mark.parametrize("call", ["nvmlDeviceGetCount_v2", "gpu1.nvmlDeviceGetEnforcedPowerLimit"])
 @pytest.mark.parametrize(
     ("code", "reason"), [(1, "uninitialized"), (18, "version_mismatch"), (28, "gpu_not_found")]
 )
@@ -335,18 +365,21 @@ def test_a_session_that_ends_is_begun_anew(
     for _ in range(2):
         advance(1)
         reading = source.read()
-    assert gpu_of(reading, 1).power_watts == 412.345
+    assert gpu_of(reading, 1).power_limit_watts == 700.0
     assert gpu_of(reading, 1).activity is not None
     assert (stand_in.calls("nvmlInit"), stand_in.calls("nvmlShutdown")) == (2, 1)
 
 
-def test_a_gpu_lost_over_a_new_session_keeps_its_identity(source: NvmlSource, stand_in: StandIn) -> None:
+def test_a_gpu_lost_over_a_new_session_keeps_its_identity(
+    source: NvmlSource, stand_in: StandIn, clock: ManualClock
+) -> None:
     stand_in.set({"gpus": 2})
     source.read()
     stand_in.set({"gpu1.return": 15, "nvmlDeviceGetCount_v2.return": 1})
     with pytest.raises(SourceError):
         source.read()
     stand_in.set({"nvmlDeviceGetCount_v2.return": None})
+    clock.advance(FIRST_PAUSE_SECONDS)
     assert lost_of(source.read(), 1).uuid == UUIDS[1]
 
 
@@ -393,14 +426,14 @@ def test_a_hanging_call_shows_as_a_timeout_and_blocks_nobody(stand_in: StandIn) 
 
 def test_close_does_not_wait_for_a_hanging_call(stand_in: StandIn, source: NvmlSource) -> None:
     source.read()
-    stand_in.set({"nvmlDeviceGetPowerUsage.delay_ms": 1e9})
+    stand_in.set({"nvmlDeviceGetEnforcedPowerLimit.delay_ms": 1e9})
     reader = threading.Thread(target=source.read)
     reader.start()
-    wait_until(lambda: stand_in.calls("nvmlDeviceGetPowerUsage") == 2)
+    wait_until(lambda: stand_in.calls("nvmlDeviceGetEnforcedPowerLimit") == 2)
     started = time.monotonic()
     source.close()
     waited, shutdowns = time.monotonic() - started, stand_in.calls("nvmlShutdown")
-    stand_in.set({"nvmlDeviceGetPowerUsage.delay_ms": None})
+    stand_in.set({"nvmlDeviceGetEnforcedPowerLimit.delay_ms": None})
     reader.join()
     assert waited < 30, "the call itself would hang for days"
     assert shutdowns == 0  # never under a reading
