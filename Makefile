@@ -7,7 +7,7 @@ VLLM_DIR ?= .venv-vllm
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm accuracy bench generate tools clean
+.PHONY: help demo test test-long lint e2e-vllm accuracy gpu-check bench generate tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 
 
 accuracy: $(VENV)/.dev  ## docs/accuracy.md's tables, from the measurements
 	@$(BIN)/python -m tests.accuracy
+
+gpu-check: $(VENV)/.dev  ## Against a real NVIDIA GPU (needs PyTorch with CUDA; records tests/fixtures/nvml/)
+	@$(BIN)/python -m tests.gpu $(GPU_CHECK)
 
 bench: $(VENV)/.dev  ## What the agent costs, measured
 	@$(BIN)/python -m tests.bench $(BENCH)
