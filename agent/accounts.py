@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.readings import Activity, Evidence
+from agent.ladder import Measured
+from agent.readings import Evidence, GpuReading
 from agent.roofline.bottleneck import BOTTLENECKS, Bottleneck
 from agent.roofline.step import COMPONENTS, Attribution, Component
 from agent.roofline.workload import Workload
@@ -19,15 +20,25 @@ NANOSECONDS = 1_000_000_000
 
 ACTIVITIES: tuple[str, ...] = ("dram_active", "tensor_active", "sm_active")
 QUANTITIES: tuple[str, ...] = (*ACTIVITIES, "dram_bytes", "flops")
-MEASURED: tuple[Evidence, ...] = ("gpm",)
-"""Evidence that can be measured here."""
-BYTES_AND_FLOPS: tuple[Evidence, ...] = ("gpm", "modelled")
+TRAFFIC_COUNTERS: tuple[str, ...] = (
+    "pcie_receive_bytes",
+    "pcie_transmit_bytes",
+    "nvlink_receive_bytes",
+    "nvlink_transmit_bytes",
+)
+"""By the names of `GpuCounters`."""
 
-
-def evidence_of(quantity: str) -> tuple[Evidence, ...]:
-    """The kinds of evidence that a quantity can have, `none` included."""
-    return (*(MEASURED if quantity in ACTIVITIES else BYTES_AND_FLOPS), "none")
-
+CLOCK_LIMITS: tuple[str, ...] = (
+    "sw_power_cap",
+    "hw_slowdown",
+    "sync_boost",
+    "sw_thermal",
+    "hw_thermal",
+    "hw_power_brake",
+    "application_clocks",
+    "display_clock",
+)
+"""Why clocks are limited, in NVML's words; that a GPU has nothing to do is none of these."""
 
 # --- GPUs ----------------------------------------------------------------------------------------
 
@@ -45,6 +56,12 @@ class GpuTotals:
     active_seconds: Mapping[tuple[str, Evidence], float] = field(default_factory=dict)
     dram_bytes: Mapping[Evidence, float] = field(default_factory=dict)
     flops: Mapping[Evidence, float] = field(default_factory=dict)
+    contradicted_seconds: float = 0.0
+    """In which profiling read 0 while kernels ran; they count as without evidence."""
+    link_bytes: Mapping[str, float] = field(default_factory=dict)
+    """By the names in `TRAFFIC_COUNTERS`, those that the GPU counts."""
+    clock_limited_seconds: Mapping[str, float] = field(default_factory=dict)
+    """By reason, those that the GPU tells of."""
     cost_usd: float = 0.0
     idle_cost_usd: float = 0.0
     unattributed_cost_usd: float = 0.0
@@ -54,17 +71,26 @@ class GpuTotals:
 class GpuAccount:
     """The running sums of one GPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, measured: tuple[Evidence, ...] = ("gpm",)) -> None:
+        """`measured` are the kinds of evidence that its node can have, so that each begins at 0."""
+        rungs: tuple[Evidence, ...] = (*measured, "modelled")
         self._bottleneck: Counter[Bottleneck] = Counter(dict.fromkeys(BOTTLENECKS, 0))
         self._unobserved = 0
         self._evidence: Counter[tuple[str, Evidence]] = Counter(
-            {(quantity, evidence): 0 for quantity in QUANTITIES for evidence in evidence_of(quantity)}
+            {
+                (quantity, evidence): 0
+                for quantity in QUANTITIES
+                for evidence in (*(measured if quantity in ACTIVITIES else rungs), "none")
+            }
         )
         self._active: dict[tuple[str, Evidence], float] = {
-            (quantity, evidence): 0.0 for quantity in ACTIVITIES for evidence in MEASURED
+            (quantity, evidence): 0.0 for quantity in ACTIVITIES for evidence in measured
         }
-        self._bytes: dict[Evidence, float] = dict.fromkeys(BYTES_AND_FLOPS, 0.0)
-        self._flops: dict[Evidence, float] = dict.fromkeys(BYTES_AND_FLOPS, 0.0)
+        self._bytes: dict[Evidence, float] = dict.fromkeys(rungs, 0.0)
+        self._flops: dict[Evidence, float] = dict.fromkeys(rungs, 0.0)
+        self._contradicted = 0
+        self._links: dict[str, float] = {}
+        self._limited: dict[str, float] = {}
         self._cost_usd = 0.0
         self._idle_cost_usd = 0.0
         self._unattributed_cost_usd = 0.0
@@ -83,17 +109,35 @@ class GpuAccount:
         self._idle_cost_usd += usd if idle else 0.0
         self._unattributed_cost_usd += unattributed_usd
 
-    def credit_activity(self, seconds: float, activity: Activity | None) -> None:
+    def credit_activity(self, seconds: float, measured: Mapping[str, Measured]) -> None:
         """Active seconds, each to its evidence, or the time to `none`."""
-        for quantity, ratio in (
-            ("dram_active", activity.dram_ratio if activity else None),
-            ("tensor_active", activity.tensor_ratio if activity else None),
-            ("sm_active", activity.sm_ratio if activity else None),
-        ):
-            evidence: Evidence = activity.evidence if activity and ratio is not None else "none"
-            self.credit_evidence(quantity, seconds, evidence)
-            if ratio is not None:
-                self._active[(quantity, evidence)] += ratio * seconds
+        for quantity in ACTIVITIES:
+            one = measured.get(quantity.replace("_active", "_ratio"))
+            self.credit_evidence(quantity, seconds, one.evidence if one is not None else "none")
+            if one is not None:
+                self._active[(quantity, one.evidence)] += one.ratio * seconds
+
+    def credit_contradiction(self, seconds: float) -> None:
+        """Time in which the profiling counters could not be believed."""
+        self._contradicted += round(seconds * NANOSECONDS)
+
+    def credit_counters(self, seconds: float, before: GpuReading | None, after: GpuReading) -> None:
+        """What the GPU has counted between two readings; a counter that fell began anew."""
+        old = before.counters if before is not None else after.counters
+        for name in TRAFFIC_COUNTERS:
+            increase = _increase(getattr(old, name), getattr(after.counters, name))
+            if increase is not None:
+                self._links[name] = self._links.get(name, 0.0) + increase
+        counted, sampled = after.counters.clock_limited_seconds, after.clock_limit_reasons
+        told = {*counted, *(CLOCK_LIMITS if sampled is not None else ())}
+        for reason in CLOCK_LIMITS:
+            if reason not in told:
+                continue
+            # The driver's own count, to the nanosecond; without one, whether it held when we looked.
+            limited = _increase(old.clock_limited_seconds.get(reason), counted.get(reason))
+            if reason not in counted:
+                limited = seconds if reason in (sampled or ()) else 0.0
+            self._limited[reason] = self._limited.get(reason, 0.0) + (limited or 0.0)
 
     def credit_evidence(self, quantity: str, seconds: float, evidence: Evidence) -> None:
         """Time for which a quantity had that evidence."""
@@ -117,10 +161,22 @@ class GpuAccount:
             active_seconds=dict(self._active),
             dram_bytes=dict(self._bytes),
             flops=dict(self._flops),
+            contradicted_seconds=self._contradicted / NANOSECONDS,
+            link_bytes=dict(self._links),
+            clock_limited_seconds=dict(self._limited),
             cost_usd=self._cost_usd,
             idle_cost_usd=self._idle_cost_usd,
             unattributed_cost_usd=self._unattributed_cost_usd,
         )
+
+
+def _increase(old: float | None, new: float | None) -> float | None:
+    """What was added; all of it after a fall; nothing yet where it was not known before."""
+    if new is None:
+        return None
+    if old is None:
+        return 0.0
+    return new - old if new >= old else new
 
 
 # --- engines -------------------------------------------------------------------------------------

@@ -21,12 +21,14 @@ from agent.engines.registry import ENGINES
 from agent.exposition.collector import Renderer
 from agent.exposition.server import ExpositionServer
 from agent.model_files import load_config_json
-from agent.readings import NodeReading
+from agent.prices import PricePeriod
+from agent.readings import DcgmReading, NodeReading
 from agent.resolution import ModelChoice
 from agent.roofline.catalogue import find_config
 from agent.roofline.gpus import GpuSpec, find_gpu
-from agent.sampler import MonitoredServer, PricePeriod, Sampler, SamplerLoop, Settings
+from agent.sampler import MonitoredServer, Sampler, SamplerLoop, Settings
 from agent.sources.base import Poller, Source
+from agent.sources.dcgm import DcgmSource
 from agent.sources.nvml import NvmlSource
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NVML_DEADLINE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
-ENGINE_DEADLINE_SECONDS = 10.0
+PAGE_DEADLINE_SECONDS = 10.0
 """When an attempt is called overdue; the fetch itself gives up earlier."""
 
 
@@ -52,11 +54,13 @@ class Agent:
         self._configuration = configuration
         self._clock = clock or SystemClock()
         self.nvml_poller = self._poll_nvml(nvml)
+        self.dcgm_poller = self._poll_dcgm()
         self.servers = tuple(self._monitor(engine) for engine in configuration.engines)
         self.sampler = Sampler(
             settings=_settings(configuration, node or socket.gethostname()),
             clock=self._clock,
             nvml=self.nvml_poller,
+            dcgm=self.dcgm_poller,
             servers=self.servers,
         )
         self.renderer = Renderer(
@@ -73,8 +77,11 @@ class Agent:
     @property
     def pollers(self) -> Sequence[Poller[Any]]:
         """Of all sources."""
-        servers = [server.poller for server in self.servers]
-        return servers if self.nvml_poller is None else [self.nvml_poller, *servers]
+        nodes = (self.nvml_poller, self.dcgm_poller)
+        return [
+            *(poller for poller in nodes if poller is not None),
+            *(server.poller for server in self.servers),
+        ]
 
     @property
     def port(self) -> int:
@@ -104,10 +111,12 @@ class Agent:
             poller.start()
         self._loop.start()
 
-    def beat(self, *, engines: bool) -> Assessment:
+    def beat(self, *, engines: bool, dcgm: bool = False) -> Assessment:
         """One tick by hand, for who brings time along: read what is due, then conclude."""
         if self.nvml_poller is not None:
             self.nvml_poller.poll()
+        if dcgm and self.dcgm_poller is not None:
+            self.dcgm_poller.poll()
         if engines:
             for server in self.servers:
                 server.poller.poll()
@@ -135,6 +144,17 @@ class Agent:
             clock=self._clock,
         )
 
+    def _poll_dcgm(self) -> Poller[DcgmReading] | None:
+        settings = self._configuration.dcgm
+        if not settings.url:
+            return None
+        return Poller(
+            DcgmSource(settings.url, clock=self._clock, interval_seconds=settings.interval_seconds),
+            interval_seconds=settings.interval_seconds,
+            deadline_seconds=PAGE_DEADLINE_SECONDS,
+            clock=self._clock,
+        )
+
     def _monitor(self, engine: Engine) -> MonitoredServer:
         # Configured, it is that one; else the page says.
         definitions = [known for known in ENGINES if engine.engine in (None, known.name)]
@@ -147,7 +167,7 @@ class Agent:
             poller=Poller(
                 source,
                 interval_seconds=self._configuration.engines_interval_seconds,
-                deadline_seconds=ENGINE_DEADLINE_SECONDS,
+                deadline_seconds=PAGE_DEADLINE_SECONDS,
                 clock=self._clock,
             ),
             server=source.server,

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.accounts import GpuTotals, WorkTotals
 from agent.objectives import ObjectiveCount
-from agent.readings import EngineReading, Evidence, GpuReading
+from agent.readings import EngineReading, Evidence, GpuHealth, GpuReading
 from agent.roofline.bottleneck import (
     Bottleneck,
     Verdict,
@@ -133,6 +133,8 @@ class GpuAssessment:
     up: bool
     problem: str | None = None
     reading: GpuReading | None = None
+    health: GpuHealth = field(default_factory=GpuHealth)
+    """Of a lost GPU, what is still known of it."""
     spec: GpuSpec | None = None
     window: GpuWindow | None = None
     compute_dtype: str = DEFAULT_COMPUTE_DTYPE
@@ -147,10 +149,17 @@ class GpuAssessment:
     attained_ratio: float | None = None
     throttle: str | None = None
     """In words, when power or heat lowers the roof."""
+    contradicted: bool = False
+    """Its profiling counters read 0 while kernels run: they are not believed."""
     verdict: Verdict
     engines: tuple[EngineKey, ...] = ()
     totals: GpuTotals = field(default_factory=GpuTotals)
     history: tuple[Span, ...] = ()
+
+    @property
+    def partitioned(self) -> bool:
+        """In MIG mode: time, work and money are its instances', which stand beside it."""
+        return self.reading is not None and self.reading.partitioned
 
     def peak_roof(self, dtype: str) -> Roof | None:
         """The datasheet's ceilings at a dtype."""

@@ -43,6 +43,16 @@ def _check_dtype(value: str) -> str:
     return value
 
 
+def _check_url(value: str) -> str:
+    parts = urlsplit(value)
+    port = parts.port  # raises ValueError for one that cannot be
+    if port == 0 or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold credentials; put them under headers")
+    return value
+
+
 DtypeName = Annotated[str, AfterValidator(_check_dtype)]
 
 
@@ -83,6 +93,18 @@ class Nvml(Section):
 
     enabled: bool = True
     gpm: bool = True
+
+
+class Dcgm(Section):
+    """A dcgm-exporter on this node, for GPUs whose own profiling counters NVML does not read."""
+
+    url: str = ""
+    interval_seconds: float = Field(default=10.0, ge=1, le=300)
+
+    @field_validator("url")
+    @classmethod
+    def _plain_http(cls, value: str) -> str:
+        return _check_url(value) if value else value
 
 
 class Model(Section):
@@ -141,13 +163,7 @@ class Engine(Section):
     @field_validator("url")
     @classmethod
     def _plain_http(cls, value: str) -> str:
-        parts = urlsplit(value)
-        port = parts.port  # raises ValueError for one that cannot be
-        if port == 0 or parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an http:// or https:// URL with a host")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not hold credentials; put them under headers")
-        return value
+        return _check_url(value)
 
     @field_validator("engine")
     @classmethod
@@ -203,6 +219,7 @@ class Configuration(Section):
     window_seconds: float = Field(default=30.0, ge=5, le=3600)
     web: Web = Web()
     nvml: Nvml = Nvml()
+    dcgm: Dcgm = Dcgm()
     engines: tuple[Engine, ...] = ()
     prices: tuple[Price, ...] = ()
     roofs: tuple[RoofOverride, ...] = ()
@@ -298,14 +315,24 @@ def _suggest(location: tuple[int | str, ...]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-_SECTIONS: tuple[type[Section], ...] = (Configuration, Web, Nvml, Engine, Model, Price, RoofOverride, Slo)
+_SECTIONS: tuple[type[Section], ...] = (
+    Configuration,
+    Web,
+    Nvml,
+    Dcgm,
+    Engine,
+    Model,
+    Price,
+    RoofOverride,
+    Slo,
+)
 
 
 def redacted(configuration: Configuration) -> dict[str, Any]:
     """The configuration as a person may see it: secrets and query strings are hidden."""
     shown = configuration.model_dump(mode="json", by_alias=True)
-    for engine in shown["engines"]:
-        parts = urlsplit(engine["url"])
+    for section in (*shown["engines"], shown["dcgm"]):
+        parts = urlsplit(section["url"])
         if parts.query:
-            engine["url"] = parts._replace(query="**********").geturl()
+            section["url"] = parts._replace(query="**********").geturl()
     return shown

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
 from agent import __version__
-from agent.accounts import QUANTITIES, GpuTotals, WorkTotals, evidence_of
+from agent.accounts import GpuTotals, WorkTotals
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
-from agent.readings import Absent, Histogram, Read
+from agent.readings import FABRIC_HEALTH, FABRIC_STATES, RECOVERY_ACTIONS, Absent, Histogram, Read
 from agent.roofline.bottleneck import BOTTLENECKS
 from agent.roofline.kv_cache import LIMITERS
 from agent.traffic import ROLES
@@ -90,6 +90,11 @@ def _each_gpu(read: Callable[[GpuAssessment], float | None]) -> Reader:
     return lambda a: ((_gpu_labels(gpu), read(gpu)) for gpu in a.gpus if gpu.up)
 
 
+def _at_work(assessment: Assessment) -> Iterator[GpuAssessment]:
+    """GPUs that work is done on: in place of one in MIG mode its instances."""
+    return (gpu for gpu in assessment.gpus if gpu.up and not gpu.partitioned)
+
+
 def _each_gpu_by(read: Callable[[GpuAssessment], Iterable[tuple[tuple[str, ...], float | None]]]) -> Reader:
     """Several series a GPU, told apart by further labels."""
 
@@ -125,6 +130,12 @@ def _each_engine_by(
 
 def _by_name(values: Mapping[_Name, float]) -> Iterator[tuple[tuple[str, ...], float]]:
     return (((name,), value) for name, value in values.items())
+
+
+def _chosen(names: Iterable[str], read: Callable[[GpuAssessment], str | None]) -> Reader:
+    """1 for the one that holds and 0 for the others, on GPUs that tell."""
+    names = tuple(names)
+    return _each_gpu_by(lambda g: _one_hot(names, chosen) if (chosen := read(g)) is not None else ())
 
 
 def _one_hot(names: Iterable[str], chosen: str) -> Iterator[tuple[tuple[str, ...], float]]:
@@ -164,7 +175,18 @@ def _histogram(name: str) -> Reader:
 
 def _time(totals: Callable[[GpuTotals], float | None]) -> Reader:
     """Sums of time and money: ours, and kept while a GPU is lost."""
-    return lambda a: ((_gpu_labels(gpu), totals(gpu.totals)) for gpu in a.gpus if gpu.uuid)
+    return lambda a: (
+        (_gpu_labels(gpu), totals(gpu.totals)) for gpu in a.gpus if gpu.uuid and not gpu.partitioned
+    )
+
+
+def _money(totals: Callable[[GpuTotals], float]) -> Reader:
+    """Dollars, where there is a price; of a GPU in MIG mode what its instances leave."""
+    return lambda a: (
+        (_gpu_labels(gpu), totals(gpu.totals) if gpu.totals.cost_usd > 0 else None)
+        for gpu in a.gpus
+        if gpu.uuid
+    )
 
 
 def _work(
@@ -192,8 +214,8 @@ def _ridges(gpu: GpuAssessment) -> Iterator[tuple[tuple[str, ...], float]]:
 
 def _active(name: str) -> Callable[[GpuAssessment], Iterator[tuple[tuple[str, ...], float | None]]]:
     def read(gpu: GpuAssessment) -> Iterator[tuple[tuple[str, ...], float | None]]:
-        if gpu.window is not None and gpu.window.evidence != "none":
-            yield (gpu.window.evidence,), getattr(gpu.window, name)
+        if gpu.window is not None and name in gpu.window.evidence_by_ratio:
+            yield (gpu.window.evidence_by_ratio[name],), getattr(gpu.window, name)
 
     return read
 
@@ -227,9 +249,35 @@ def _gpu_info(assessment: Assessment) -> Iterator[Series]:
                     (gpu.reading.pci_bus_id if gpu.reading is not None else None) or "",
                     ".".join(map(str, capability)) if capability is not None else "",
                     assessment.driver_version or "",
+                    gpu.reading.mig.parent_uuid if gpu.reading is not None and gpu.reading.mig else "",
+                    gpu.reading.memory_origin if gpu.reading is not None else "",
                 ),
                 1.0,
             )
+
+
+XIDS = (31, 48, 63, 64, 74, 79, 94, 95, 119)
+"""The errors that mean most (NVIDIA, XID catalogue), counted from 0, so that the first one is an increase."""
+
+
+def _xid_errors(assessment: Assessment) -> Iterator[Series]:
+    """Of lost GPUs too: an XID is how one learns why."""
+    for gpu in assessment.gpus:
+        if gpu.uuid and gpu.health.xid_errors is not None:
+            counts = {**dict.fromkeys(XIDS, 0), **gpu.health.xid_errors}
+            for xid, count in counts.items():
+                yield (*_gpu_labels(gpu), str(xid)), float(count)
+
+
+def _of_health(*pairs: tuple[str, str]) -> Reader:
+    """By a word of the label, a field of the GPU's health."""
+
+    def read(gpu: GpuAssessment) -> Iterator[tuple[tuple[str, ...], float | None]]:
+        for word, name in pairs:
+            value = getattr(gpu.health, name)
+            yield (word,), None if value is None else float(value)
+
+    return _each_gpu_by(read)
 
 
 def _engine_model_info(assessment: Assessment) -> Iterator[Series]:
@@ -290,8 +338,19 @@ GPU_METRICS: tuple[Metric, ...] = (
     Metric(
         name="gpu_info",
         kind="info",
-        help="What the GPU is, which row of the catalogue its roofs come from, and that row's source.",
-        labels=(*GPU, "name", "part", "roof_origin", "pci_bus_id", "compute_capability", "driver_version"),
+        help="What the GPU is, which row of the catalogue its roofs come from, and that row's source. A MIG "
+        "instance has parent_uuid; memory_origin system is memory shared with the CPU.",
+        labels=(
+            *GPU,
+            "name",
+            "part",
+            "roof_origin",
+            "pci_bus_id",
+            "compute_capability",
+            "driver_version",
+            "parent_uuid",
+            "memory_origin",
+        ),
         origin="NVML, catalogue",
         read=_gpu_info,
     ),
@@ -380,13 +439,15 @@ GPU_METRICS: tuple[Metric, ...] = (
         "observed time.",
         labels=(*GPU, "quantity", "evidence"),
         origin="sampler",
-        read=_each_gpu_by(
-            lambda g: (
-                ((quantity, evidence), g.totals.evidence_seconds.get((quantity, evidence), 0.0))
-                for quantity in QUANTITIES
-                for evidence in evidence_of(quantity)
-            )
-        ),
+        read=_each_gpu_by(lambda g: iter(g.totals.evidence_seconds.items()) if not g.partitioned else ()),
+    ),
+    Metric(
+        name="gpu_evidence_contradicted_seconds_total",
+        kind="counter",
+        help="Time in which the profiling counters read 0 while kernels ran: it counts as without evidence.",
+        labels=GPU,
+        origin="GPM or dcgm against NVML",
+        read=_time(lambda t: t.contradicted_seconds),
     ),
     Metric(
         name="gpu_observed_seconds_total",
@@ -410,7 +471,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         help="DRAM traffic, each second by the best evidence it had: sum over evidence for the total.",
         labels=(*GPU, "evidence"),
         origin="GPM, else engine counters x architecture",
-        read=_each_gpu_by(lambda g: _by_name(g.totals.dram_bytes)),
+        read=_each_gpu_by(lambda g: _by_name(g.totals.dram_bytes) if not g.partitioned else ()),
     ),
     Metric(
         name="gpu_flops_total",
@@ -419,7 +480,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         "GPUs without a known engine: tensor-active x peak at the SM clock.",
         labels=(*GPU, "evidence"),
         origin="engine counters x architecture, else GPM",
-        read=_each_gpu_by(lambda g: _by_name(g.totals.flops)),
+        read=_each_gpu_by(lambda g: _by_name(g.totals.flops) if not g.partitioned else ()),
     ),
     Metric(
         name="gpu_arithmetic_intensity_flops_per_byte",
@@ -443,7 +504,11 @@ GPU_METRICS: tuple[Metric, ...] = (
         help="1 for what bounds the GPU now, 0 for the others.",
         labels=(*GPU, "bottleneck"),
         origin="step attribution, confirmed or vetoed by counters",
-        read=_each_gpu_by(lambda g: _one_hot(BOTTLENECKS, g.verdict.bottleneck)),
+        read=lambda a: (
+            (_gpu_labels(gpu) + name, value)
+            for gpu in _at_work(a)
+            for name, value in _one_hot(BOTTLENECKS, gpu.verdict.bottleneck)
+        ),
     ),
     Metric(
         name="gpu_bottleneck_seconds_total",
@@ -454,7 +519,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         read=lambda a: (
             ((*_gpu_labels(gpu), name), gpu.totals.bottleneck_seconds.get(name, 0.0))
             for gpu in a.gpus
-            if gpu.uuid
+            if gpu.uuid and not gpu.partitioned
             for name in BOTTLENECKS
         ),
     ),
@@ -464,7 +529,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         help="Share of the first candidate less that of the second.",
         labels=GPU,
         origin="step attribution",
-        read=_each_gpu(lambda g: g.verdict.confidence_ratio),
+        read=lambda a: ((_gpu_labels(gpu), gpu.verdict.confidence_ratio) for gpu in _at_work(a)),
     ),
     *(
         Metric(
@@ -492,12 +557,24 @@ GPU_METRICS: tuple[Metric, ...] = (
             read=_of_gpu_reading(field),
         )
         for name, kind, field, text in (
-            ("gpu_power_watts", "gauge", "power_watts", "Power drawn."),
+            (
+                "gpu_power_watts",
+                "gauge",
+                "power_watts",
+                "Power drawn: the mean of a second on Ampere (but for GA100) and newer, else of the instant.",
+            ),
+            ("gpu_power_instant_watts", "gauge", "power_instant_watts", "Power drawn at this instant."),
             ("gpu_power_limit_watts", "gauge", "power_limit_watts", "Power limit in force."),
             ("gpu_energy_joules_total", "counter", "energy_joules", "Energy since the driver was loaded."),
             ("gpu_sm_clock_hertz", "gauge", "sm_clock_hertz", "SM clock."),
             ("gpu_memory_clock_hertz", "gauge", "memory_clock_hertz", "Memory clock."),
             ("gpu_temperature_celsius", "gauge", "temperature_celsius", "Temperature of the GPU."),
+            (
+                "gpu_memory_temperature_celsius",
+                "gauge",
+                "memory_temperature_celsius",
+                "Temperature of the memory, where it has a sensor.",
+            ),
             (
                 "gpu_kernel_time_ratio",
                 "gauge",
@@ -508,12 +585,130 @@ GPU_METRICS: tuple[Metric, ...] = (
         )
     ),
     Metric(
+        name="gpu_clock_limited_seconds_total",
+        kind="counter",
+        help="Time in which clocks were held back, by reason: by the driver's own count where it has one, "
+        "else by looking each second. Reasons overlap.",
+        labels=(*GPU, "reason"),
+        origin="NVML",
+        read=_each_gpu_by(lambda g: _by_name(g.totals.clock_limited_seconds)),
+    ),
+    *(
+        Metric(
+            name=f"gpu_{link}_{direction}_bytes_total",
+            kind="counter",
+            help=f"Bytes {verb} over {words}.",
+            labels=GPU,
+            origin="NVML",
+            read=_each_gpu(
+                lambda g, name=f"{link}_{direction}_bytes": g.totals.link_bytes.get(name)  # type: ignore[misc]
+            ),
+        )
+        for link, words in (("pcie", "PCIe"), ("nvlink", "all NVLinks"))
+        for direction, verb in (("receive", "received"), ("transmit", "sent"))
+    ),
+    Metric(
+        name="gpu_ecc_errors_total",
+        kind="counter",
+        help="Memory errors since the driver was loaded; an uncorrected one has cost somebody their work.",
+        labels=(*GPU, "severity"),
+        origin="NVML",
+        read=_of_health(("corrected", "ecc_corrected_errors"), ("uncorrected", "ecc_uncorrected_errors")),
+    ),
+    Metric(
+        name="gpu_remapped_rows_total",
+        kind="counter",
+        help="Rows of memory replaced for good, by the errors that led to it, over the GPU's life.",
+        labels=(*GPU, "severity"),
+        origin="NVML",
+        read=_of_health(
+            ("corrected", "remapped_rows_corrected"), ("uncorrected", "remapped_rows_uncorrected")
+        ),
+    ),
+    Metric(
+        name="gpu_row_remap_problem",
+        kind="gauge",
+        help="1 if a row waits for a reset of the GPU to be replaced (pending), or could not be (failed).",
+        labels=(*GPU, "problem"),
+        origin="NVML",
+        read=_of_health(("pending", "row_remap_pending"), ("failed", "row_remap_failed")),
+    ),
+    Metric(
+        name="gpu_xid_errors_total",
+        kind="counter",
+        help="Errors reported by the driver since the agent began to listen, by XID; also of a lost GPU.",
+        labels=(*GPU, "xid"),
+        origin="NVML events",
+        read=_xid_errors,
+    ),
+    Metric(
+        name="gpu_last_xid_timestamp_seconds",
+        kind="gauge",
+        help="Unix time of the last of them.",
+        labels=GPU,
+        origin="NVML events",
+        read=lambda a: ((_gpu_labels(gpu), gpu.health.last_xid_unix_seconds) for gpu in a.gpus if gpu.uuid),
+    ),
+    Metric(
+        name="gpu_recovery_action",
+        kind="gauge",
+        help="1 for what the driver asks to be done to the GPU, 0 for the others.",
+        labels=(*GPU, "action"),
+        origin="NVML",
+        read=_chosen(RECOVERY_ACTIONS, lambda g: g.health.recovery_action),
+    ),
+    Metric(
+        name="gpu_fabric_state",
+        kind="gauge",
+        help="1 for how far the GPU is with joining the NVLink fabric, 0 for the others.",
+        labels=(*GPU, "state"),
+        origin="NVML",
+        read=_chosen(FABRIC_STATES, lambda g: g.health.fabric_state),
+    ),
+    Metric(
+        name="gpu_fabric_health",
+        kind="gauge",
+        help="1 for the health of its NVLink fabric, 0 for the others.",
+        labels=(*GPU, "health"),
+        origin="NVML",
+        read=_chosen(FABRIC_HEALTH, lambda g: g.health.fabric_health),
+    ),
+    Metric(
+        name="gpu_virtualization",
+        kind="gauge",
+        help="1 for how the GPU is shared out by a hypervisor. In a vGPU, memory is the guest's and clocks, "
+        "power and activity may be the whole GPU's, or absent.",
+        labels=(*GPU, "mode"),
+        origin="NVML",
+        read=_each_gpu_by(
+            lambda g: (
+                (((g.reading.virtualization,), 1.0),)
+                if g.reading is not None and g.reading.virtualization is not None
+                else ()
+            )
+        ),
+    ),
+    Metric(
+        name="gpu_processes",
+        kind="gauge",
+        help="Processes that compute on the GPU, as far as they can be seen from here.",
+        labels=GPU,
+        origin="NVML",
+        read=_each_gpu(
+            lambda g: (
+                float(len(g.reading.processes))
+                if g.reading is not None and g.reading.processes is not None
+                else None
+            )
+        ),
+    ),
+    Metric(
         name="gpu_cost_usd_total",
         kind="counter",
         help="Price x observed time; absent without a price in the configuration.",
         labels=GPU,
         origin="configuration",
-        read=_time(lambda t: t.cost_usd if t.cost_usd > 0 else None),
+        read=_money(lambda t: t.cost_usd),
     ),
     Metric(
         name="gpu_idle_cost_usd_total",
@@ -521,7 +716,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         help="The part of it that went by idle.",
         labels=GPU,
         origin="configuration",
-        read=_time(lambda t: t.idle_cost_usd if t.cost_usd > 0 else None),
+        read=_money(lambda t: t.idle_cost_usd),
     ),
     Metric(
         name="gpu_unattributed_cost_usd_total",
@@ -529,7 +724,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         help="The part of it that no engine holds; with engine_cost_usd_total it is what was paid.",
         labels=GPU,
         origin="configuration",
-        read=_time(lambda t: t.unattributed_cost_usd if t.cost_usd > 0 else None),
+        read=_money(lambda t: t.unattributed_cost_usd),
     ),
 )
 

@@ -6,7 +6,6 @@ reads no source itself; `tick` takes what the pollers have, and never waits.
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import threading
 from collections import Counter
@@ -20,6 +19,7 @@ from agent.assessment import (
     GpuAssessment,
 )
 from agent.clock import Clock
+from agent.fusion import Fused, Page, fuse, gpus_of
 from agent.judgement import (
     EngineFacts,
     GpuFacts,
@@ -28,10 +28,22 @@ from agent.judgement import (
     attribute_window,
     clock_ratios,
 )
-from agent.readings import EngineReading, Failed, GpuLost, GpuReading, NodeReading, ServerReading
+from agent.prices import PricePeriod, find_price
+from agent.readings import (
+    Absent,
+    DcgmReading,
+    EngineReading,
+    Evidence,
+    Failed,
+    GpuLost,
+    GpuReading,
+    NodeReading,
+    Read,
+    ServerReading,
+)
 from agent.resolution import ModelChoice, Resolution
 from agent.roofline.bottleneck import Verdict, settle
-from agent.roofline.gpus import GpuSpec, describe_gpu
+from agent.roofline.gpus import GpuSpec, describe_gpu, mig_instance
 from agent.roofline.roof import Roof
 from agent.roofline.sharing import gpu_shares
 from agent.roofline.workload import workload
@@ -45,19 +57,6 @@ log = logging.getLogger(__name__)
 
 GONE_SECONDS = 10 * 60.0
 """An engine that has left its server's page is shown as down for so long, then forgotten."""
-
-
-ANY_GPU = "*"
-"""As the part of a price: for every part that has none of its own."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PricePeriod:
-    """What an hour of a part costs from a day on."""
-
-    gpu: str
-    usd_per_hour: float
-    since: dt.date
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +131,11 @@ def _gpus_problem(server: MonitoredServer, gpus: tuple[str, ...], local: tuple[s
     return "which GPUs it runs on is not known; set gpus under this engine"
 
 
+def _driver_version(nvml: SourceState[NodeReading] | None, now: float) -> str | None:
+    node = nvml.fresh(now) if nvml is not None else None
+    return node.reading.driver_version if node is not None else None
+
+
 def _down(key: EngineKey, engine: str, model: str, message: str) -> EngineAssessment:
     """An engine of which only the names are known."""
     verdict = Verdict(bottleneck="unknown", reason=message)
@@ -148,15 +152,20 @@ class Sampler:
         clock: Clock,
         nvml: Poller[NodeReading] | None,
         servers: Sequence[MonitoredServer],
+        dcgm: Poller[DcgmReading] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._nvml = nvml
+        self._dcgm = dcgm
+        self._measured: tuple[Evidence, ...] = ("gpm",) if dcgm is None else ("gpm", "dcgm")
         self._servers = tuple(servers)
         self._gpus: dict[str, GpuTrack] = {}
         self._engines: dict[EngineKey, EngineTrack] = {}
-        # Of every GPU that was ever read, by its index now.
+        # Of every GPU that was ever read, by its index now; MIG instances have none of their own.
         self._uuids: dict[int, str] = {}
+        # Of all that an engine can run on: GPUs, and in place of one in MIG mode its instances.
+        self._known: dict[str, None] = {}
         # Of GPUs that some engine runs on, whether it answers now or not.
         self._claimed: set[str] = set()
         # The most ranks that each server's page has shown.
@@ -171,28 +180,34 @@ class Sampler:
         now, unix = self._clock.monotonic(), self._clock.unix()
         elapsed = now - self._ticked_at_seconds if self._ticked_at_seconds is not None else 0.0
         nvml = self._nvml.state() if self._nvml is not None else None
+        dcgm = self._dcgm.state() if self._dcgm is not None else None
         states = [server.poller.state() for server in self._servers]
-        node = nvml.fresh(now) if nvml is not None else None
-        readings = node.reading.gpus if node is not None else ()
+        node = self._node(nvml, dcgm, now)
+        fused = node.reading if node is not None else ()
+        readings = [gpu.reading if isinstance(gpu, Fused) else gpu for gpu in fused]
         alive = {gpu.uuid: gpu for gpu in readings if isinstance(gpu, GpuReading)}
-        self._uuids.update({gpu.index: gpu.uuid for gpu in readings if gpu.uuid})
-        for uuid, reading in alive.items():
-            assert node is not None
-            self._gpu(uuid, reading).history.add(node.at_seconds, reading)
+        self._learn(readings)
+        for gpu in fused:
+            if isinstance(gpu, Fused):
+                assert node is not None
+                track = self._gpu(gpu.reading, alive)
+                track.measured = track.ladder.climb(gpu.rungs, now_seconds=now)
+                track.history.add(node.at_seconds, gpu.reading, track.measured)
 
         self._claimed = {uuid for server in self._servers for uuid in self._gpu_uuids(server)}
         engines = self._assess_engines(states, now, alive)
         gpus = tuple(
-            self._assess_gpu(gpu, engines, elapsed, now, unix)
-            if isinstance(gpu, GpuReading)
-            else self._lost_gpu(gpu)
+            self._lost_gpu(gpu)
+            if isinstance(gpu, GpuLost)
+            else self._board(gpu, alive, elapsed, unix)
+            if gpu.partitioned
+            else self._assess_gpu(gpu, engines, elapsed, now, unix)
             for gpu in readings
         )
         for uuid, track in self._gpus.items():
             if uuid not in alive:
                 track.account.credit_unobserved(elapsed)
-                track.history.forget()
-                track.settled = None
+                track.forget()
         self._ticked_at_seconds = now  # last, so that the time of a tick that failed is not lost
         self._forget_gone_engines()
         self.latest = Assessment(
@@ -201,7 +216,7 @@ class Sampler:
             node=self._settings.node,
             started_unix_seconds=self._started_unix_seconds,
             interval_seconds=self._settings.interval_seconds,
-            driver_version=node.reading.driver_version if node is not None else None,
+            driver_version=_driver_version(nvml, now),
             gpus=tuple(
                 replace(gpu, totals=self._gpus[gpu.uuid].account.totals()) if gpu.uuid in self._gpus else gpu
                 for gpu in gpus
@@ -212,7 +227,7 @@ class Sampler:
                 else engine
                 for engine in engines
             ),
-            sources=(*([nvml] if nvml is not None else []), *states),
+            sources=tuple(state for state in (nvml, dcgm, *states) if state is not None),
         )
         return self.latest
 
@@ -351,7 +366,7 @@ class Sampler:
 
     def _gpu_uuids(self, server: MonitoredServer) -> tuple[str, ...]:
         """The GPUs of a server, in the order they are listed; on a node with one GPU, that one."""
-        known = set(self._uuids.values())
+        known = self._known
         if server.gpus is None:
             return tuple(known) if server.on_this_node and len(known) == 1 else ()
         named = (self._uuids.get(gpu) if isinstance(gpu, int) else gpu for gpu in server.gpus)
@@ -368,12 +383,82 @@ class Sampler:
 
     # --- GPUs --------------------------------------------------------------------------------------
 
-    def _gpu(self, uuid: str, reading: GpuReading) -> GpuTrack:
-        track = self._gpus.get(uuid)
+    def _node(
+        self, nvml: SourceState[NodeReading] | None, dcgm: SourceState[DcgmReading] | None, now: float
+    ) -> Read[tuple[Fused | GpuLost, ...]] | None:
+        """The GPUs as all sources together show them; without NVML here, as the dcgm-exporter does."""
+        node = nvml.fresh(now) if nvml is not None else None
+        shown = dcgm.fresh(now) if dcgm is not None else None
+        page = None
+        if dcgm is not None and shown is not None:
+            page = Page(
+                reading=shown.reading,
+                seconds_since_read=now - shown.at_seconds,
+                interval_seconds=dcgm.interval_seconds,
+            )
+        if node is not None:
+            return Read(reading=fuse(node.reading.gpus, page), at_seconds=node.at_seconds)
+        if page is None or shown is None or (nvml is not None and not isinstance(nvml.outcome, Absent)):
+            return None
+        return Read(reading=fuse(gpus_of(page), page), at_seconds=shown.at_seconds)
+
+    def _learn(self, readings: Sequence[GpuReading | GpuLost]) -> None:
+        """Which GPUs there are, and which of them an engine can run on."""
+        for gpu in readings:
+            whole = gpu.mig is None if isinstance(gpu, GpuReading) else gpu.parent_uuid is None
+            if whole and gpu.uuid:
+                self._uuids[gpu.index] = gpu.uuid
+            if isinstance(gpu, GpuReading) and gpu.partitioned:
+                self._known.pop(gpu.uuid, None)
+            elif gpu.uuid:
+                self._known[gpu.uuid] = None
+
+    def _gpu(self, reading: GpuReading, alive: Mapping[str, GpuReading]) -> GpuTrack:
+        track = self._gpus.get(reading.uuid)
         if track is None:
-            track = self._gpus[uuid] = GpuTrack(keep_seconds=self._settings.window_seconds)
-            track.spec = self._describe(reading)
+            track = self._gpus[reading.uuid] = GpuTrack(
+                keep_seconds=self._settings.window_seconds, measured=self._measured
+            )
+            if reading.mig is None:
+                track.spec = self._describe(reading)
+            elif (parent := alive.get(reading.mig.parent_uuid)) is not None:
+                whole = self._describe(parent)
+                track.spec = whole and mig_instance(
+                    whole, sm_count=reading.mig.sm_count, memory_bytes=reading.mig.memory_bytes
+                )
         return track
+
+    def _board(
+        self, reading: GpuReading, alive: Mapping[str, GpuReading], elapsed: float, unix: float
+    ) -> GpuAssessment:
+        """A GPU in MIG mode: what belongs to no instance, its own counters and the money of what is left."""
+        track = self._gpus[reading.uuid]
+        board = GpuAssessment(
+            index=reading.index,
+            uuid=reading.uuid,
+            name=reading.name,
+            up=True,
+            problem=reading.activity_problem,
+            reading=reading,
+            health=reading.health,
+            verdict=Verdict(bottleneck="unknown", reason=reading.activity_problem or ""),
+        )
+        if self._watched(elapsed):
+            shares = (
+                spec.share
+                for gpu in alive.values()
+                if gpu.mig is not None and gpu.mig.parent_uuid == reading.uuid
+                if (spec := self._gpus[gpu.uuid].spec) is not None
+            )
+            left = max(1.0 - sum(shares), 0.0)
+            usd = self._usd_per_hour(replace(board, spec=track.spec), unix) * elapsed / SECONDS_PER_HOUR
+            track.account.credit_cost(usd * left, idle=False, unattributed_usd=usd * left)
+            track.credit_counters(reading, elapsed)
+        return board
+
+    def _watched(self, elapsed: float) -> bool:
+        """Whether the time since the last tick is short enough to speak for."""
+        return elapsed <= STALE_INTERVALS * self._settings.interval_seconds
 
     def _describe(self, reading: GpuReading) -> GpuSpec | None:
         for spec in self._settings.specs:
@@ -414,10 +499,11 @@ class Sampler:
             patience_seconds=self._settings.patience_seconds,
         )
         verdict = track.settled.verdict
-        if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
-            track.account.credit_unobserved(elapsed)  # too long to speak for
-        else:
+        if self._watched(elapsed):
             track.credit(assessed, verdict, elapsed)
+            track.credit_counters(reading, elapsed)
+        else:
+            track.account.credit_unobserved(elapsed)
         self._charge(track, assessed, residents, elapsed, unix)
         return replace(assessed, verdict=verdict, history=track.remember(unix - elapsed, unix, verdict))
 
@@ -430,9 +516,9 @@ class Sampler:
         unix: float,
     ) -> None:
         """Hand what the GPU cost and drew to the engines on it, by what they did there."""
-        if elapsed > STALE_INTERVALS * self._settings.interval_seconds:
+        if not self._watched(elapsed):
             return
-        usd = (self._usd_per_hour(assessed, unix) or 0.0) * elapsed / SECONDS_PER_HOUR
+        usd = self._usd_per_hour(assessed, unix) * elapsed / SECONDS_PER_HOUR
         watts = assessed.reading.power_watts if assessed.reading is not None else None
         joules, unattributed = (watts or 0.0) * elapsed, 1.0
         shares = gpu_shares([engine.busy_by_phase for engine in residents])
@@ -445,14 +531,12 @@ class Sampler:
             usd, idle=verdict.bottleneck == "idle", unattributed_usd=max(unattributed, 0.0) * usd
         )
 
-    def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float | None:
-        today = dt.datetime.fromtimestamp(unix, tz=dt.UTC).date()
-        names = {gpu.name, *((gpu.spec.name, *gpu.spec.nvml_names) if gpu.spec is not None else ())}
-        for wanted in (names, {ANY_GPU}):
-            valid = [price for price in self._settings.prices if price.gpu in wanted and price.since <= today]
-            if valid:
-                return max(valid, key=lambda price: price.since).usd_per_hour
-        return None
+    def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float:
+        """Of the part of the GPU that it is; 0 without a price."""
+        spec = gpu.spec
+        names = {gpu.name, *((spec.name, *spec.nvml_names) if spec is not None else ())}
+        price = find_price(self._settings.prices, names, unix_seconds=unix)
+        return (price or 0.0) * (spec.share if spec is not None else 1.0)
 
     def _lost_gpu(self, gpu: GpuLost) -> GpuAssessment:
         verdict = Verdict(bottleneck="unknown", reason=gpu.message)
@@ -462,6 +546,7 @@ class Sampler:
             name=gpu.name or "",
             up=False,
             problem=gpu.message,
+            health=gpu.health,
             verdict=verdict,
         )
 

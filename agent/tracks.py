@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from agent.accounts import EngineAccount, GpuAccount
 from agent.assessment import GpuAssessment, Span
-from agent.readings import Activity, EngineReading
+from agent.ladder import Ladder, Measured
+from agent.readings import EngineReading, Evidence, GpuReading
 from agent.resolution import ModelChoice, Resolution, resolve_model
 from agent.roofline.bottleneck import Settled, Verdict
 from agent.roofline.gpus import GpuSpec
@@ -24,8 +25,11 @@ HISTORY_SECONDS = 15 * 60.0
 class GpuTrack:
     """All that is remembered of one GPU."""
 
-    def __init__(self, *, keep_seconds: float) -> None:
-        self.account = GpuAccount()
+    def __init__(self, *, keep_seconds: float, measured: tuple[Evidence, ...]) -> None:
+        self.account = GpuAccount(measured=measured)
+        self.ladder = Ladder()
+        self.measured: Mapping[str, Measured] = {}
+        """What the ladder gives at this tick."""
         self.history = GpuHistory(keep_seconds=keep_seconds)
         self.spec: GpuSpec | None = None
         self.settled: Settled | None = None
@@ -35,6 +39,20 @@ class GpuTrack:
         self.pending_bytes = 0.0
         self.measured_seconds = 0.0
         """For which bytes were measured, so far."""
+        # The last reading whose counters were booked.
+        self._counted: GpuReading | None = None
+
+    def forget(self) -> None:
+        """It cannot be read now: what follows is another time."""
+        self.history.forget()
+        self.settled = None
+        self.measured = {}
+        self._counted = None
+
+    def credit_counters(self, reading: GpuReading, elapsed: float) -> None:
+        """Book what the GPU itself counts."""
+        self.account.credit_counters(elapsed, self._counted, reading)
+        self._counted = reading
 
     def remember(self, start: float, end: float, verdict: Verdict) -> tuple[Span, ...]:
         """Add a stretch of time in one class, and forget what is too old to show."""
@@ -51,38 +69,38 @@ class GpuTrack:
 
     def credit(self, assessed: GpuAssessment, verdict: Verdict, elapsed: float) -> None:
         """Book the seconds since the last tick, and what engines' pages have left to be booked."""
-        activity = assessed.reading.activity if assessed.reading is not None else None
+        believed = {} if assessed.contradicted else self.measured
         self.account.credit(elapsed, bottleneck=verdict.bottleneck)
-        self.account.credit_activity(elapsed, activity)
-        self._credit_bytes(assessed, activity, elapsed)
-        self._credit_flops(assessed, activity, elapsed)
+        self.account.credit_activity(elapsed, believed)
+        if assessed.contradicted:
+            self.account.credit_contradiction(elapsed)
+        self._credit_bytes(assessed, believed.get("dram_ratio"), elapsed)
+        self._credit_flops(assessed, believed.get("tensor_ratio"), elapsed)
 
-    def _credit_bytes(self, assessed: GpuAssessment, activity: Activity | None, elapsed: float) -> None:
+    def _credit_bytes(self, assessed: GpuAssessment, dram: Measured | None, elapsed: float) -> None:
         """Measured, where this very second was; else what the engines' pages say."""
         account, rate = self.account, assessed.dram_bytes_per_second
         account.add_bytes(self.pending_bytes, "modelled")
         self.pending_bytes = 0.0
-        ratio = activity.dram_ratio if activity is not None else None
-        measured = activity is not None and rate is not None and rate.evidence == activity.evidence
-        if measured and ratio is not None and rate is not None and assessed.spec is not None:
-            account.add_bytes(ratio * assessed.spec.dram_bytes_per_second * elapsed, rate.evidence)
-            account.credit_evidence("dram_bytes", elapsed, rate.evidence)
+        if dram is not None and assessed.spec is not None:
+            account.add_bytes(dram.ratio * assessed.spec.dram_bytes_per_second * elapsed, dram.evidence)
+            account.credit_evidence("dram_bytes", elapsed, dram.evidence)
             self.measured_seconds += elapsed
         else:
             known = rate is not None and bool(assessed.engines)
             account.credit_evidence("dram_bytes", elapsed, "modelled" if known else "none")
 
-    def _credit_flops(self, assessed: GpuAssessment, activity: Activity | None, elapsed: float) -> None:
+    def _credit_flops(self, assessed: GpuAssessment, tensor: Measured | None, elapsed: float) -> None:
         """What the engines' pages say; on a GPU without engines an estimate from its tensor activity."""
         account, rate = self.account, assessed.flops_per_second
         account.add_flops(self.pending_flops, "modelled")
         self.pending_flops = 0.0
         roof = assessed.current_roof(assessed.compute_dtype)
-        ratio = activity.tensor_ratio if activity is not None else None
         evidence = rate.evidence if rate is not None else "none"
         if evidence not in ("modelled", "none"):
-            if ratio is not None and roof is not None:
-                account.add_flops(ratio * roof.flops_per_second * elapsed, evidence)
+            if tensor is not None and roof is not None:
+                evidence = tensor.evidence
+                account.add_flops(tensor.ratio * roof.flops_per_second * elapsed, evidence)
             else:
                 evidence = "none"
         account.credit_evidence("flops", elapsed, evidence)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.ladder import RATIOS, Measured
 from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Evidence, GpuReading, Histogram
 
 HISTOGRAM_NAMES = (
@@ -277,24 +278,40 @@ def _dispersion(before: Histogram | None, after: Histogram | None) -> float:
 # --- GPUs ----------------------------------------------------------------------------------------
 
 
+COARSE_RATIO = 0.5
+"""A measurement that is a mean over more than this part of the window cannot tell its ends apart."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuWindow:
     """Means of one GPU over the window; `None` where nothing was measured."""
 
     seconds: float
-    evidence: Evidence
-    dram_ratio: float | None
-    tensor_ratio: float | None
-    sm_ratio: float | None
-    graphics_ratio: float | None
-    kernel_time_ratio: float | None
-    sm_clock_hertz: float | None
+    evidence_by_ratio: Mapping[str, Evidence] = field(default_factory=dict)
+    """Of each ratio that was measured; what is not in it was not."""
+    dram_ratio: float | None = None
+    tensor_ratio: float | None = None
+    sm_ratio: float | None = None
+    graphics_ratio: float | None = None
+    kernel_time_ratio: float | None = None
+    sm_clock_hertz: float | None = None
+    coarse: bool = False
+    """Its ratios are means over about as long as the window itself, or longer, and so lag behind it."""
+
+    @property
+    def evidence(self) -> Evidence:
+        """Of all its ratios together."""
+        kinds = set(self.evidence_by_ratio.values())
+        if len(kinds) > 1:
+            return "mixed"
+        return kinds.pop() if kinds else "none"
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
     at_seconds: float
     reading: GpuReading
+    measured: Mapping[str, Measured]
 
 
 class GpuHistory:
@@ -305,11 +322,11 @@ class GpuHistory:
         self._samples: deque[_Sample] = deque()
         self._window: GpuWindow | None = None
 
-    def add(self, at_seconds: float, reading: GpuReading) -> bool:
+    def add(self, at_seconds: float, reading: GpuReading, measured: Mapping[str, Measured]) -> bool:
         """Take a reading; one already taken changes nothing and gives `False`."""
         if self._samples and at_seconds <= self._samples[-1].at_seconds:
             return False
-        self._samples.append(_Sample(at_seconds, reading))
+        self._samples.append(_Sample(at_seconds, reading, measured))
         while self._samples[0].at_seconds <= at_seconds - self._keep_seconds:
             self._samples.popleft()
         self._window = self._mean()
@@ -326,22 +343,25 @@ class GpuHistory:
 
     def _mean(self) -> GpuWindow:
         readings = [sample.reading for sample in self._samples]
-        activities = [reading.activity for reading in readings if reading.activity is not None]
-
-        def weighted(name: str) -> float | None:
-            pairs = [(getattr(a, name), a.seconds) for a in activities if getattr(a, name) is not None]
-            weight = sum(seconds for _, seconds in pairs)
-            return sum(ratio * seconds for ratio, seconds in pairs) / weight if weight > 0 else None
-
+        ratios: dict[str, float] = {}
+        evidence: dict[str, Evidence] = {}
+        coarse = False
+        for name in RATIOS:
+            given = [sample.measured[name] for sample in self._samples if name in sample.measured]
+            if given:
+                # Numbers of two kinds have no mean: when the rung changes, the newer one counts alone.
+                latest = given[-1]
+                same = [one for one in given if one.evidence == latest.evidence]
+                ratios[name] = sum(one.ratio * one.seconds for one in same) / sum(one.seconds for one in same)
+                evidence[name] = latest.evidence
+                coarse = coarse or latest.seconds > COARSE_RATIO * self._keep_seconds
         return GpuWindow(
             seconds=self._samples[-1].at_seconds - self._samples[0].at_seconds,
-            evidence=activities[-1].evidence if activities else "none",
-            dram_ratio=weighted("dram_ratio"),
-            tensor_ratio=weighted("tensor_ratio"),
-            sm_ratio=weighted("sm_ratio"),
-            graphics_ratio=weighted("graphics_ratio"),
+            evidence_by_ratio=evidence,
+            **ratios,
             kernel_time_ratio=_mean(
                 [r.kernel_time_ratio for r in readings if r.kernel_time_ratio is not None]
             ),
             sm_clock_hertz=_mean([r.sm_clock_hertz for r in readings if r.sm_clock_hertz is not None]),
+            coarse=coarse,
         )

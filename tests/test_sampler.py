@@ -15,6 +15,7 @@ from agent.accounts import QUANTITIES
 from agent.assessment import Assessment
 from agent.clock import ManualClock
 from agent.errors import SourceAbsentError, SourceError
+from agent.prices import PricePeriod
 from agent.readings import (
     Activity,
     EngineCounters,
@@ -25,7 +26,7 @@ from agent.readings import (
     NodeReading,
     ServerReading,
 )
-from agent.sampler import MonitoredServer, PricePeriod, Sampler, Settings
+from agent.sampler import MonitoredServer, Sampler, Settings
 from agent.sources.base import Poller
 
 H100 = GpuReading(

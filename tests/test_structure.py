@@ -12,9 +12,11 @@ AGENT = ROOT / "agent"
 
 # Each layer may import the layers before it, and itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("agent.errors", "agent.clock", "agent.labels", "agent.units", "agent.model_files", "agent.__init__"),
+    ("agent.errors", "agent.clock", "agent.labels", "agent.units", "agent.__init__"),
+    ("agent.model_files", "agent.prices"),
     ("agent.readings",),
     ("agent.sources", "agent.engines"),
+    ("agent.ladder", "agent.fusion"),
     ("agent.window",),
     ("agent.roofline",),
     ("agent.traffic", "agent.resolution", "agent.accounts", "agent.objectives"),

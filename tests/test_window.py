@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.readings import Activity, EngineCounters, EngineReading, GpuReading, Histogram
+from agent.ladder import Measured
+from agent.readings import EngineCounters, EngineReading, Evidence, GpuReading, Histogram
 from agent.window import EngineHistory, GpuHistory
 
 
@@ -159,15 +160,17 @@ def test_our_counters_never_fall_and_miss_nothing(steps: list[tuple[float, bool]
     assert before == pytest.approx(done)
 
 
-def gpu(dram: float | None, seconds: float = 1.0) -> GpuReading:
-    activity = Activity(evidence="gpm", seconds=seconds, dram_ratio=dram) if dram is not None else None
-    return GpuReading(index=0, uuid="GPU-0", name="x", activity=activity, kernel_time_ratio=1.0)
+GPU = GpuReading(index=0, uuid="GPU-0", name="x", kernel_time_ratio=1.0)
+
+
+def dram(ratio: float, seconds: float = 1.0, evidence: Evidence = "gpm") -> dict[str, Measured]:
+    return {"dram_ratio": Measured(ratio=ratio, evidence=evidence, seconds=seconds)}
 
 
 def test_activity_is_weighted_with_the_time_it_covers() -> None:
     made = GpuHistory(keep_seconds=30)
-    made.add(1, gpu(0.9, seconds=1.0))
-    made.add(4, gpu(0.1, seconds=3.0))
+    made.add(1, GPU, dram(0.9, seconds=1.0))
+    made.add(4, GPU, dram(0.1, seconds=3.0))
     window = made.window()
     assert window is not None
     assert window.dram_ratio == pytest.approx(0.3)
@@ -177,7 +180,37 @@ def test_activity_is_weighted_with_the_time_it_covers() -> None:
 
 def test_without_profiling_there_is_no_evidence() -> None:
     made = GpuHistory(keep_seconds=30)
-    made.add(1, gpu(None))
+    made.add(1, GPU, {})
     window = made.window()
     assert window is not None
     assert (window.evidence, window.dram_ratio, window.kernel_time_ratio) == ("none", None, 1.0)
+
+
+def test_numbers_of_two_kinds_have_no_mean() -> None:
+    made = GpuHistory(keep_seconds=30)
+    made.add(1, GPU, dram(0.9))
+    made.add(2, GPU, dram(0.2, evidence="dcgm", seconds=10))
+    made.add(3, GPU, dram(0.4, evidence="dcgm", seconds=10))
+    window = made.window()
+    assert window is not None
+    assert window.evidence == "dcgm"
+    assert window.dram_ratio == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("seconds", "coarse"), [(1.0, False), (15.0, False), (30.0, True)])
+def test_a_mean_over_most_of_the_window_is_coarse(seconds: float, coarse: bool) -> None:
+    made = GpuHistory(keep_seconds=30)
+    made.add(1, GPU, dram(0.9, seconds=seconds))
+    window = made.window()
+    assert window is not None
+    assert window.coarse is coarse
+
+
+def test_each_ratio_has_evidence_of_its_own() -> None:
+    made = GpuHistory(keep_seconds=30)
+    tensor = Measured(ratio=0.1, evidence="dcgm", seconds=10)
+    made.add(1, GPU, {**dram(0.9), "tensor_ratio": tensor})
+    window = made.window()
+    assert window is not None
+    assert window.evidence_by_ratio == {"dram_ratio": "gpm", "tensor_ratio": "dcgm"}
+    assert window.evidence == "mixed"

@@ -174,7 +174,8 @@ def hung_reason(window: EngineWindow | None, gpu: GpuWindow | None, *, alone: bo
         return f"no step for {quiet}, with {in_flight} requests in flight: it may hang"
     resident = None
     if gpu is not None and alone:
-        resident = gpu.graphics_ratio if gpu.graphics_ratio is not None else gpu.kernel_time_ratio
+        measured = None if gpu.coarse else gpu.graphics_ratio
+        resident = measured if measured is not None else gpu.kernel_time_ratio
     if window.seconds_since_step >= HUNG_SECONDS and resident is not None and resident > 0.5:
         quiet, share = render_seconds(window.seconds_since_step), render_percent(resident)
         return f"no step for {quiet}, while kernels run {share} of the time: it hangs, or others use the GPU"

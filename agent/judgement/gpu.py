@@ -44,6 +44,7 @@ def assess_gpu(facts: GpuFacts) -> GpuAssessment:
     dtype = _compute_dtype(facts.engines)
     flops = _flops_per_second(facts, compute_clock, dtype)
     moved = _dram_bytes_per_second(facts)
+    counters = _counters(facts)
     roof = spec.roof(dtype) if spec is not None else None
     attained = None
     if roof is not None and flops is not None and moved is not None:
@@ -57,6 +58,7 @@ def assess_gpu(facts: GpuFacts) -> GpuAssessment:
         up=True,
         problem=reading.activity_problem,
         reading=reading,
+        health=reading.health,
         spec=spec,
         window=window,
         compute_dtype=dtype,
@@ -66,7 +68,8 @@ def assess_gpu(facts: GpuFacts) -> GpuAssessment:
         dram_bytes_per_second=moved,
         intensity=_intensity(flops, moved),
         attained_ratio=attained,
-        throttle=_throttle(reading, compute_clock),
+        throttle=_throttle(reading, compute_clock, memory_clock),
+        contradicted=counters is not None and counters.contradictory,
         verdict=_gpu_verdict(facts),
         engines=tuple(engine.key for engine in facts.engines),
     )
@@ -98,11 +101,18 @@ LOWERED: Mapping[str, str] = {
 }
 
 
-def _throttle(reading: GpuReading, compute_clock: float) -> str | None:
+LOWERED_RATIO = 0.97
+"""A clock below this part of its rated value has lowered the roof; less is the clock's own play."""
+
+
+def _throttle(reading: GpuReading, compute_clock: float, memory_clock: float) -> str | None:
     causes = sorted({LOWERED[reason] for reason in reading.clock_limit_reasons or () if reason in LOWERED})
-    if not causes or compute_clock >= 0.97:
-        return None
-    return f"the compute roof is {render_percent(1 - compute_clock)} lower: {', '.join(causes)}"
+    lowered = [
+        f"the {name} roof is {render_percent(1 - clock)} lower"
+        for name, clock in (("compute", compute_clock), ("memory", memory_clock))
+        if clock < LOWERED_RATIO
+    ]
+    return f"{' and '.join(lowered)}: {', '.join(causes)}" if causes and lowered else None
 
 
 def _compute_dtype(engines: Sequence[EngineAssessment]) -> str:
@@ -132,7 +142,7 @@ def _flops_per_second(facts: GpuFacts, compute_clock: float, dtype: str) -> Quan
     # An estimate, and an upper bound: a pipe that is active need not be full.
     return Quantity(
         value=facts.window.tensor_ratio * roof.flops_per_second * compute_clock,
-        evidence=facts.window.evidence,
+        evidence=facts.window.evidence_by_ratio["tensor_ratio"],
     )
 
 
@@ -141,7 +151,7 @@ def _dram_bytes_per_second(facts: GpuFacts) -> Quantity | None:
     contradictory = counters is not None and counters.contradictory
     if facts.window.dram_ratio is not None and facts.spec is not None and not contradictory:
         value = facts.window.dram_ratio * facts.spec.dram_bytes_per_second
-        return Quantity(value=value, evidence=facts.window.evidence)
+        return Quantity(value=value, evidence=facts.window.evidence_by_ratio["dram_ratio"])
     modelled = _modelled_rate(facts.engines, "bytes")
     return None if modelled is None else Quantity(value=modelled, evidence="modelled")
 
@@ -185,7 +195,8 @@ def _gpu_verdict(facts: GpuFacts) -> Verdict:
         shares,
         busy_ratio=busy,
         detail=describe_step(busiest.work, busiest.traffic, busiest.ridge_flops_per_byte),
-        counters=counters,
+        # What lags behind the steps can neither confirm nor refuse them.
+        counters=None if facts.window.coarse else counters,
         dram_efficiency=busiest.constants.decode_dram_efficiency,
         compute_efficiency=busiest.constants.prefill_compute_efficiency,
     )
@@ -224,6 +235,6 @@ def _counters(facts: GpuFacts) -> Counters | None:
         tensor_ratio=window.tensor_ratio,
         sm_ratio=window.sm_ratio,
         graphics_ratio=window.graphics_ratio,
-        kernel_time_ratio=window.kernel_time_ratio,
+        kernel_time_ratio=None if window.coarse else window.kernel_time_ratio,
         achievable_dram_ratio=facts.spec.achievable_dram_ratio if facts.spec is not None else 0.9,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.roofline.dtypes import Dtype
 from agent.roofline.roof import Roof
@@ -42,6 +42,8 @@ class GpuSpec:
     """On demand, for one GPU: a labelled default, for suppliers of the same part differ by a factor of 2."""
     price_origin: str = ""
     list_price_usd: float | None = None
+    share: float = 1.0
+    """How much of the part it is: less than 1 for a MIG instance."""
 
     def compute_dtype(self, weights: Dtype) -> str:
         """What products of such weights are computed in: widened to 16 bit without a path of their own."""
@@ -318,6 +320,9 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
     "Jetson Orin": ("Jetson-Orin-64GB",),
 }
 
+MIG_MEMORY_SLICES = 8
+"""Memory and its bandwidth are dealt out to MIG instances in eighths (NVIDIA, MIG user guide)."""
+
 _VENDOR = re.compile(r"^(nvidia|tesla|geforce)\s+")
 _SEPARATOR = re.compile(r"[\s_-]+")
 # "MIG 1g.24gb" at the end is an instance of a GPU; "-16Q", "-40C", "-1-5C" is a share of one (vGPU).
@@ -364,6 +369,27 @@ def find_gpu(name: str, memory_total_bytes: float | None = None) -> GpuSpec | No
         return candidates[0]
     gibibytes = memory_total_bytes / 2**30
     return min(candidates, key=lambda spec: abs(spec.memory_gigabytes - gibibytes))
+
+
+def mig_instance(spec: GpuSpec, *, sm_count: int | None, memory_bytes: float | None) -> GpuSpec | None:
+    """The roofs of a MIG instance: bandwidth by its slices of the memory, FLOP/s by its SMs.
+
+    `None` where its memory is not known, or the whole part's; without its SMs it has no FLOP/s.
+    """
+    if not memory_bytes or not spec.memory_gigabytes:
+        return None
+    slices = min(max(round(memory_bytes / 2**30 / spec.memory_gigabytes * MIG_MEMORY_SLICES), 1), 8)
+    share = slices / MIG_MEMORY_SLICES
+    sms = sm_count / spec.sm_count if sm_count and spec.sm_count else 0.0
+    return replace(
+        spec,
+        dram_bytes_per_second=spec.dram_bytes_per_second * share,
+        flops_per_second={dtype: flops * sms for dtype, flops in spec.flops_per_second.items() if sms},
+        sm_count=sm_count,
+        nvlink_bytes_per_second=0.0,  # instances have no peers
+        origin=f"{spec.origin}, {slices}/8 of the memory, {sm_count or 'unknown'} SMs",
+        share=share,
+    )
 
 
 def known_gpu_names() -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from operator import attrgetter
 
-from agent.readings import Activity, GpuLost, GpuReading
-from agent.simulate.activity import Kind, Ledger, activity_between, joules, watts
+from agent.readings import Activity, GpuCounters, GpuHealth, GpuLost, GpuProcess, GpuReading
+from agent.simulate.activity import KERNEL_KINDS, Kind, Ledger, activity_between, joules, watts
 from agent.simulate.engine import SimulatedEngine
 from agent.simulate.scenario import BLOCK_TOKENS, Engine, Gpu
 from agent.simulate.timeline import Timeline
@@ -14,6 +14,12 @@ from agent.simulate.timeline import Timeline
 _MEMORY_RESERVED_BYTES = 600 << 20
 _RUNTIME_BYTES = 3_000_000_000
 """What an engine holds besides weights and KV cache: context, graphs, activations."""
+
+_NVLINK_BYTES_PER_SECOND = 150e9
+"""While a collective runs, each way."""
+_PCIE_BYTES_PER_SECOND = 40e6
+"""While kernels run, each way: tokens, block tables, launches."""
+_FALLEN_OFF_THE_BUS = 79
 
 _SHORTEST_SAMPLE_SECONDS = 0.2
 """Profiling samples must not be closer: who reads earlier gets the last result again."""
@@ -50,6 +56,8 @@ class SimulatedGpu:
         self.group = group
         self.lost = False
         """Whether it is off the bus now."""
+        self._xids: dict[int, int] = {}
+        self._last_xid_unix_seconds: float | None = None
         self._index = index
         self._uuid = f"GPU-00000000-0000-0000-0000-{index:012d}"
         self._sampled_at = group.timeline.accounted_until
@@ -59,6 +67,12 @@ class SimulatedGpu:
             spec.part.power_limit_watts if spec.power_limit_watts is None else spec.power_limit_watts
         )
         self._power_watts = watts(Kind.IDLE, spec.part, self._limit_watts)
+
+    def lose(self, unix_seconds: float) -> None:
+        """It falls off the bus, which the driver reports as XID 79."""
+        self.lost = True
+        self._xids[_FALLEN_OFF_THE_BUS] = self._xids.get(_FALLEN_OFF_THE_BUS, 0) + 1
+        self._last_xid_unix_seconds = unix_seconds
 
     def read(self) -> GpuReading | GpuLost:
         """As of what is accounted for; the activity is of the time since it was read before."""
@@ -71,6 +85,9 @@ class SimulatedGpu:
                 name=part.name,
                 reason="gpu_is_lost",
                 message=f"GPU {self._index} has fallen off the bus; it needs a reset, or the node a reboot",
+                health=GpuHealth(
+                    xid_errors=dict(self._xids), last_xid_unix_seconds=self._last_xid_unix_seconds
+                ),
             )
         used = round(sum(_bytes_per_gpu(engine.spec) for engine in self.group.engines))
         sm_clock = (
@@ -97,9 +114,13 @@ class SimulatedGpu:
             memory_reserved_bytes=_MEMORY_RESERVED_BYTES,
             memory_bus_bits=part.memory_bus_bits,
             power_watts=self._power_watts,
+            power_instant_watts=self._power_watts,
             power_limit_watts=self._limit_watts,
             energy_joules=self._joules(self.group.timeline.ledger),
             temperature_celsius=round(30 + 0.06 * self._power_watts),
+            memory_temperature_celsius=round(34 + 0.07 * self._power_watts)
+            if part.has_memory_sensor
+            else None,
             sm_clock_hertz=sm_clock,
             sm_clock_max_hertz=part.sm_clock_max_hertz,
             memory_clock_hertz=part.memory_clock_hertz,
@@ -107,6 +128,13 @@ class SimulatedGpu:
             kernel_time_ratio=kernel_time_ratio,
             memory_time_ratio=kernel_time_ratio,  # of time, too: memory is hardly ever untouched by a kernel
             clock_limit_reasons=self._clock_limit_reasons(),
+            counters=self._counters(),
+            health=self._health(),
+            processes=tuple(
+                GpuProcess(pid=4000 + number, memory_bytes=round(_bytes_per_gpu(engine.spec)))
+                for number, engine in enumerate(self.group.engines)
+            ),
+            virtualization="none",
             activity=activity,
             activity_problem=problem,
         )
@@ -115,6 +143,37 @@ class SimulatedGpu:
         if not self.group.engines:
             return ("idle",)
         return ("sw_power_cap",) if self.spec.sm_clock_ratio < 1 else ()
+
+    def _counters(self) -> GpuCounters:
+        ledger = self.group.timeline.ledger
+        worked = sum(ledger[:KERNEL_KINDS])
+        over_links = ledger[Kind.COMM] * _NVLINK_BYTES_PER_SECOND
+        return GpuCounters(
+            pcie_receive_bytes=worked * _PCIE_BYTES_PER_SECOND,
+            pcie_transmit_bytes=worked * _PCIE_BYTES_PER_SECOND,
+            nvlink_receive_bytes=over_links,
+            nvlink_transmit_bytes=over_links,
+            clock_limited_seconds={
+                "sw_power_cap": worked if self.spec.sm_clock_ratio < 1 else 0.0,
+                "sync_boost": 0.0,
+                "sw_thermal": 0.0,
+                "hw_thermal": 0.0,
+                "hw_power_brake": 0.0,
+            },
+        )
+
+    def _health(self) -> GpuHealth:
+        return GpuHealth(
+            ecc_corrected_errors=0,
+            ecc_uncorrected_errors=0,
+            remapped_rows_corrected=0,
+            remapped_rows_uncorrected=0,
+            row_remap_pending=False,
+            row_remap_failed=False,
+            recovery_action="none",
+            xid_errors=dict(self._xids),
+            last_xid_unix_seconds=self._last_xid_unix_seconds,
+        )
 
     def _sample(self) -> None:
         now, ledger = self.group.timeline.accounted_until, self.group.timeline.ledger

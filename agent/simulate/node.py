@@ -40,6 +40,7 @@ class SimulatedNode:
     def __init__(self, scenario: Scenario, *, clock: Clock, seed: int = 7) -> None:
         self._clock = clock
         self._created_seconds = clock.monotonic()
+        self._created_unix_seconds = clock.unix()
         # Guards all the rest: pages are asked for on the HTTP servers' threads, GPUs on the agent's.
         self._lock = RLock()
         self._groups = [GpuGroup(gpus) for gpus in scenario.gpu_groups]
@@ -53,7 +54,7 @@ class SimulatedNode:
                 gpus=self._gpus,
                 present=self._present,
                 seed=f"{seed}/{index}",
-                created_unix_seconds=clock.unix(),
+                created_unix_seconds=self._created_unix_seconds,
             )
             for index, spec in enumerate(scenario.servers)
         )
@@ -112,7 +113,7 @@ class SimulatedNode:
         for server in self._served_by(gpu):
             server.stop(at)
         gpu.group.timeline.occupy(Kind.LOST, start=at)
-        gpu.lost = True
+        gpu.lose(self._created_unix_seconds + at)
 
     def _recover(self, index: int, at: float) -> None:
         gpu = self._gpus[index]

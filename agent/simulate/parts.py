@@ -22,6 +22,8 @@ class Part:
     sm_clock_max_hertz: float
     sm_clock_unused_hertz: float
     power_limit_watts: float
+    has_memory_sensor: bool = True
+    """Whether its memory tells its temperature: HBM does."""
     has_gpm: bool = True
     """Whether it has profiling counters that NVML can read: Hopper and newer do."""
 
@@ -61,5 +63,6 @@ L40S = Part(
     sm_clock_max_hertz=2520e6,
     sm_clock_unused_hertz=210e6,
     power_limit_watts=350,
+    has_memory_sensor=False,
     has_gpm=False,
 )
