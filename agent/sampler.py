@@ -1,7 +1,7 @@
 """One beat: the latest outcomes of all sources become one frozen `Assessment`.
 
-The sampler is the only one that remembers: a history and an account for each GPU and each engine. It
-reads no source itself; `tick` takes what the pollers have, and never waits.
+The sampler reads no source itself; `tick` takes what the pollers have, and never waits. What is
+remembered from one tick to the next is here for the engines, and in `node` for the GPUs.
 """
 
 from __future__ import annotations
@@ -16,41 +16,36 @@ from agent.assessment import (
     Assessment,
     EngineAssessment,
     EngineKey,
-    GpuAssessment,
 )
 from agent.clock import Clock
 from agent.fusion import Fused, Page, fuse, gpus_of
 from agent.judgement import (
     EngineFacts,
-    GpuFacts,
     assess_engine,
-    assess_gpu,
     attribute_window,
     clock_ratios,
 )
-from agent.prices import PricePeriod, find_price
+from agent.node import Beat, Node
+from agent.prices import PricePeriod
 from agent.readings import (
     Absent,
     DcgmReading,
     EngineReading,
-    Evidence,
     Failed,
     GpuLost,
-    GpuReading,
     NodeReading,
     Read,
     ServerReading,
 )
 from agent.resolution import ModelChoice, Resolution
 from agent.roofline.bottleneck import Verdict, settle
-from agent.roofline.gpus import GpuSpec, describe_gpu, mig_instance
+from agent.roofline.gpus import GpuSpec
 from agent.roofline.roof import Roof
-from agent.roofline.sharing import gpu_shares
 from agent.roofline.workload import workload
 from agent.sources.base import STALE_INTERVALS, Poller, SourceState
-from agent.tracks import EngineTrack, GpuTrack
+from agent.tracks import EngineTrack
 from agent.traffic import Traffic
-from agent.units import SECONDS_PER_HOUR, render_seconds
+from agent.units import render_seconds
 from agent.window import GpuWindow
 
 log = logging.getLogger(__name__)
@@ -131,6 +126,26 @@ def _gpus_problem(server: MonitoredServer, gpus: tuple[str, ...], local: tuple[s
     return "which GPUs it runs on is not known; set gpus under this engine"
 
 
+def _read_gpus(
+    nvml: SourceState[NodeReading] | None, dcgm: SourceState[DcgmReading] | None, now: float
+) -> Read[tuple[Fused | GpuLost, ...]] | None:
+    """The GPUs as all sources together show them; without NVML here, as the dcgm-exporter does."""
+    node = nvml.fresh(now) if nvml is not None else None
+    shown = dcgm.fresh(now) if dcgm is not None else None
+    page = None
+    if dcgm is not None and shown is not None:
+        page = Page(
+            reading=shown.reading,
+            seconds_since_read=now - shown.at_seconds,
+            interval_seconds=dcgm.interval_seconds,
+        )
+    if node is not None:
+        return Read(reading=fuse(node.reading.gpus, page), at_seconds=node.at_seconds)
+    if page is None or shown is None or (nvml is not None and not isinstance(nvml.outcome, Absent)):
+        return None
+    return Read(reading=fuse(gpus_of(page), page), at_seconds=shown.at_seconds)
+
+
 def _driver_version(nvml: SourceState[NodeReading] | None, now: float) -> str | None:
     node = nvml.fresh(now) if nvml is not None else None
     return node.reading.driver_version if node is not None else None
@@ -158,16 +173,15 @@ class Sampler:
         self._clock = clock
         self._nvml = nvml
         self._dcgm = dcgm
-        self._measured: tuple[Evidence, ...] = ("gpm",) if dcgm is None else ("gpm", "dcgm")
         self._servers = tuple(servers)
-        self._gpus: dict[str, GpuTrack] = {}
+        self._node = Node(
+            keep_seconds=settings.window_seconds,
+            patience_seconds=settings.patience_seconds,
+            measured=("gpm",) if dcgm is None else ("gpm", "dcgm"),
+            prices=settings.prices,
+            specs=settings.specs,
+        )
         self._engines: dict[EngineKey, EngineTrack] = {}
-        # Of every GPU that was ever read, by its index now; MIG instances have none of their own.
-        self._uuids: dict[int, str] = {}
-        # Of all that an engine can run on: GPUs, and in place of one in MIG mode its instances.
-        self._known: dict[str, None] = {}
-        # Of GPUs that some engine runs on, whether it answers now or not.
-        self._claimed: set[str] = set()
         # The most ranks that each server's page has shown.
         self._ranks: dict[str, int] = {}
         self._started_unix_seconds = clock.unix()
@@ -179,35 +193,28 @@ class Sampler:
         """Conclude what can be concluded now."""
         now, unix = self._clock.monotonic(), self._clock.unix()
         elapsed = now - self._ticked_at_seconds if self._ticked_at_seconds is not None else 0.0
+        beat = Beat(
+            now_seconds=now,
+            unix_seconds=unix,
+            elapsed_seconds=elapsed,
+            watched=elapsed <= STALE_INTERVALS * self._settings.interval_seconds,
+        )
         nvml = self._nvml.state() if self._nvml is not None else None
         dcgm = self._dcgm.state() if self._dcgm is not None else None
         states = [server.poller.state() for server in self._servers]
-        node = self._node(nvml, dcgm, now)
-        fused = node.reading if node is not None else ()
-        readings = [gpu.reading if isinstance(gpu, Fused) else gpu for gpu in fused]
-        alive = {gpu.uuid: gpu for gpu in readings if isinstance(gpu, GpuReading)}
-        self._learn(readings)
-        for gpu in fused:
-            if isinstance(gpu, Fused):
-                assert node is not None
-                track = self._gpu(gpu.reading, alive)
-                track.measured = track.ladder.climb(gpu.rungs, now_seconds=now)
-                track.history.add(node.at_seconds, gpu.reading, track.measured)
-
-        self._claimed = {uuid for server in self._servers for uuid in self._gpu_uuids(server)}
-        engines = self._assess_engines(states, now, alive)
-        gpus = tuple(
-            self._lost_gpu(gpu)
-            if isinstance(gpu, GpuLost)
-            else self._board(gpu, alive, elapsed, unix)
-            if gpu.partitioned
-            else self._assess_gpu(gpu, engines, elapsed, now, unix)
-            for gpu in readings
+        read = _read_gpus(nvml, dcgm, now)
+        self._node.see(
+            read.reading if read is not None else (),
+            read_at_seconds=read.at_seconds if read is not None else now,
+            beat=beat,
         )
-        for uuid, track in self._gpus.items():
-            if uuid not in alive:
-                track.account.credit_unobserved(elapsed)
-                track.forget()
+        engines = self._assess_engines(states, now)
+        gpus = self._node.conclude(
+            engines,
+            claimed={uuid for server in self._servers for uuid in self._gpu_uuids(server)},
+            beat=beat,
+            charge=self._charge,
+        )
         self._ticked_at_seconds = now  # last, so that the time of a tick that failed is not lost
         self._forget_gone_engines()
         self.latest = Assessment(
@@ -217,10 +224,7 @@ class Sampler:
             started_unix_seconds=self._started_unix_seconds,
             interval_seconds=self._settings.interval_seconds,
             driver_version=_driver_version(nvml, now),
-            gpus=tuple(
-                replace(gpu, totals=self._gpus[gpu.uuid].account.totals()) if gpu.uuid in self._gpus else gpu
-                for gpu in gpus
-            ),
+            gpus=gpus,
             engines=tuple(
                 replace(engine, work_totals=self._engines[engine.key].account.totals())
                 if engine.served is not None
@@ -231,10 +235,13 @@ class Sampler:
         )
         return self.latest
 
+    def _charge(self, key: EngineKey, share: Mapping[str, float], usd: float, joules: float) -> None:
+        self._engines[key].account.credit_share(share, usd=usd, joules=joules)
+
     # --- engines -----------------------------------------------------------------------------------
 
     def _assess_engines(
-        self, states: Sequence[SourceState[ServerReading]], now: float, alive: dict[str, GpuReading]
+        self, states: Sequence[SourceState[ServerReading]], now: float
     ) -> tuple[EngineAssessment, ...]:
         silent: list[EngineAssessment] = []
         speaking: list[_Speaking] = []
@@ -253,27 +260,23 @@ class Sampler:
             shown = {reading.rank for reading in page.reading.engines}
             silent.extend(self._silent(server, "it has left its server's page", speaking=shown))
         residents = Counter(uuid for engine in speaking for uuid in engine.gpus)
-        assessed = [self._guarded(engine, now, alive, residents) for engine in speaking]
+        assessed = [self._guarded(engine, now, residents) for engine in speaking]
         return (*assessed, *silent)
 
-    def _guarded(
-        self, speaking: _Speaking, now: float, alive: dict[str, GpuReading], residents: Counter[str]
-    ) -> EngineAssessment:
+    def _guarded(self, speaking: _Speaking, now: float, residents: Counter[str]) -> EngineAssessment:
         """One engine's page must never cost the others': what cannot be assessed is shown as down."""
         alone = all(residents[uuid] == 1 for uuid in speaking.gpus)
         try:
-            return self._assess_engine(speaking, now, alive, alone=alone)
+            return self._assess_engine(speaking, now, alone=alone)
         except (ArithmeticError, ValueError) as error:
             log.exception("%s: its page cannot be assessed", speaking.server.server)
             message = f"its page cannot be assessed: {type(error).__name__}; the log has the traceback"
             key = EngineKey(server=speaking.server.server, rank=speaking.reading.rank)
             return _down(key, speaking.reading.engine, speaking.reading.model, message)
 
-    def _assess_engine(
-        self, speaking: _Speaking, now: float, alive: dict[str, GpuReading], *, alone: bool
-    ) -> EngineAssessment:
+    def _assess_engine(self, speaking: _Speaking, now: float, *, alone: bool) -> EngineAssessment:
         server, reading = speaking.server, speaking.reading
-        local = tuple(uuid for uuid in speaking.gpus if uuid in alive)
+        local = tuple(uuid for uuid in speaking.gpus if uuid in self._node.alive)
         key = EngineKey(server=server.server, rank=reading.rank)
         track = self._engines.get(key)
         if track is None:
@@ -284,7 +287,7 @@ class Sampler:
         track.seen_at_seconds = now
         resolution = track.resolution(server.model, reading, len(speaking.gpus))
         is_new_page = track.history.add(speaking.at_seconds, reading)
-        spec, roof, gpu_window = self._ground(local, alive, resolution)
+        spec, roof, gpu_window = self._ground(local, resolution)
         facts = EngineFacts(
             key=key,
             reading=reading,
@@ -305,7 +308,7 @@ class Sampler:
         assessed = assess_engine(facts)
         if is_new_page:
             self._credit_interval(track, facts)
-            track.mark_measured(self._gpus)
+            track.mark_measured(self._node.tracks)
         track.settled = settle(
             track.settled,
             assessed.verdict,
@@ -315,12 +318,12 @@ class Sampler:
         return replace(assessed, verdict=track.settled.verdict)
 
     def _ground(
-        self, local: tuple[str, ...], alive: dict[str, GpuReading], resolution: Resolution
+        self, local: tuple[str, ...], resolution: Resolution
     ) -> tuple[GpuSpec | None, Roof | None, GpuWindow | None]:
         """The part an engine runs on, its roof as now clocked, and what was measured there."""
         if not local:
             return None, None, None
-        track, reading = self._gpus[local[0]], alive[local[0]]
+        track, reading = self._node.tracks[local[0]], self._node.alive[local[0]]
         roof = None
         if track.spec is not None and resolution.served is not None:
             peak = track.spec.roof(track.spec.compute_dtype(resolution.served.largest_dtype))
@@ -345,10 +348,11 @@ class Sampler:
         if attribution is not None and watched:
             track.account.credit_time(interval.seconds, attribution)
         for uuid in facts.gpu_uuids:
-            if uuid in self._gpus:
-                unmeasured = 1 - track.measured_since(uuid, self._gpus[uuid]) / interval.seconds
-                self._gpus[uuid].pending_flops += work.flops / facts.served.ranks
-                self._gpus[uuid].pending_bytes += work.bytes / facts.served.ranks * max(unmeasured, 0.0)
+            gpu = self._node.tracks.get(uuid)
+            if gpu is not None:
+                unmeasured = 1 - track.measured_since(uuid, gpu) / interval.seconds
+                gpu.pending_flops += work.flops / facts.served.ranks
+                gpu.pending_bytes += work.bytes / facts.served.ranks * max(unmeasured, 0.0)
 
     def _silent(
         self, server: MonitoredServer, message: str, *, speaking: Collection[str] = ()
@@ -366,11 +370,9 @@ class Sampler:
 
     def _gpu_uuids(self, server: MonitoredServer) -> tuple[str, ...]:
         """The GPUs of a server, in the order they are listed; on a node with one GPU, that one."""
-        known = self._known
-        if server.gpus is None:
-            return tuple(known) if server.on_this_node and len(known) == 1 else ()
-        named = (self._uuids.get(gpu) if isinstance(gpu, int) else gpu for gpu in server.gpus)
-        return tuple(uuid for uuid in named if uuid in known)
+        if server.gpus is None and not server.on_this_node:
+            return ()
+        return self._node.usable(server.gpus)
 
     def _forget_gone_engines(self) -> None:
         """Drop engines that have left a page which is still read; those of a silent server stay, as down."""
@@ -380,175 +382,6 @@ class Sampler:
         for key, track in list(self._engines.items()):
             if latest[key.server] - track.seen_at_seconds > GONE_SECONDS:
                 del self._engines[key]
-
-    # --- GPUs --------------------------------------------------------------------------------------
-
-    def _node(
-        self, nvml: SourceState[NodeReading] | None, dcgm: SourceState[DcgmReading] | None, now: float
-    ) -> Read[tuple[Fused | GpuLost, ...]] | None:
-        """The GPUs as all sources together show them; without NVML here, as the dcgm-exporter does."""
-        node = nvml.fresh(now) if nvml is not None else None
-        shown = dcgm.fresh(now) if dcgm is not None else None
-        page = None
-        if dcgm is not None and shown is not None:
-            page = Page(
-                reading=shown.reading,
-                seconds_since_read=now - shown.at_seconds,
-                interval_seconds=dcgm.interval_seconds,
-            )
-        if node is not None:
-            return Read(reading=fuse(node.reading.gpus, page), at_seconds=node.at_seconds)
-        if page is None or shown is None or (nvml is not None and not isinstance(nvml.outcome, Absent)):
-            return None
-        return Read(reading=fuse(gpus_of(page), page), at_seconds=shown.at_seconds)
-
-    def _learn(self, readings: Sequence[GpuReading | GpuLost]) -> None:
-        """Which GPUs there are, and which of them an engine can run on."""
-        for gpu in readings:
-            whole = gpu.mig is None if isinstance(gpu, GpuReading) else gpu.parent_uuid is None
-            if whole and gpu.uuid:
-                self._uuids[gpu.index] = gpu.uuid
-            if isinstance(gpu, GpuReading) and gpu.partitioned:
-                self._known.pop(gpu.uuid, None)
-            elif gpu.uuid:
-                self._known[gpu.uuid] = None
-
-    def _gpu(self, reading: GpuReading, alive: Mapping[str, GpuReading]) -> GpuTrack:
-        track = self._gpus.get(reading.uuid)
-        if track is None:
-            track = self._gpus[reading.uuid] = GpuTrack(
-                keep_seconds=self._settings.window_seconds, measured=self._measured
-            )
-            if reading.mig is None:
-                track.spec = self._describe(reading)
-            elif (parent := alive.get(reading.mig.parent_uuid)) is not None:
-                whole = self._describe(parent)
-                track.spec = whole and mig_instance(
-                    whole, sm_count=reading.mig.sm_count, memory_bytes=reading.mig.memory_bytes
-                )
-        return track
-
-    def _board(
-        self, reading: GpuReading, alive: Mapping[str, GpuReading], elapsed: float, unix: float
-    ) -> GpuAssessment:
-        """A GPU in MIG mode: what belongs to no instance, its own counters and the money of what is left."""
-        track = self._gpus[reading.uuid]
-        board = GpuAssessment(
-            index=reading.index,
-            uuid=reading.uuid,
-            name=reading.name,
-            up=True,
-            problem=reading.activity_problem,
-            reading=reading,
-            health=reading.health,
-            verdict=Verdict(bottleneck="unknown", reason=reading.activity_problem or ""),
-        )
-        if self._watched(elapsed):
-            shares = (
-                spec.share
-                for gpu in alive.values()
-                if gpu.mig is not None and gpu.mig.parent_uuid == reading.uuid
-                if (spec := self._gpus[gpu.uuid].spec) is not None
-            )
-            left = max(1.0 - sum(shares), 0.0)
-            usd = self._usd_per_hour(replace(board, spec=track.spec), unix) * elapsed / SECONDS_PER_HOUR
-            track.account.credit_cost(usd * left, idle=False, unattributed_usd=usd * left)
-            track.credit_counters(reading, elapsed)
-        return board
-
-    def _watched(self, elapsed: float) -> bool:
-        """Whether the time since the last tick is short enough to speak for."""
-        return elapsed <= STALE_INTERVALS * self._settings.interval_seconds
-
-    def _describe(self, reading: GpuReading) -> GpuSpec | None:
-        for spec in self._settings.specs:
-            if reading.name in spec.nvml_names:
-                return spec
-        return describe_gpu(
-            nvml_name=reading.name,
-            memory_clock_max_hertz=reading.memory_clock_max_hertz,
-            memory_bus_bits=reading.memory_bus_bits,
-            memory_total_bytes=reading.memory_total_bytes,
-        )
-
-    def _assess_gpu(
-        self,
-        reading: GpuReading,
-        engines: Sequence[EngineAssessment],
-        elapsed: float,
-        now: float,
-        unix: float,
-    ) -> GpuAssessment:
-        track = self._gpus[reading.uuid]
-        window = track.history.window()
-        assert window is not None  # its reading was added in this very tick
-        residents = tuple(engine for engine in engines if engine.up and reading.uuid in engine.gpu_uuids)
-        assessed = assess_gpu(
-            GpuFacts(
-                reading=reading,
-                window=window,
-                spec=track.spec,
-                engines=residents,
-                claimed=reading.uuid in self._claimed,
-            )
-        )
-        track.settled = settle(
-            track.settled,
-            assessed.verdict,
-            now_seconds=now,
-            patience_seconds=self._settings.patience_seconds,
-        )
-        verdict = track.settled.verdict
-        if self._watched(elapsed):
-            track.credit(assessed, verdict, elapsed)
-            track.credit_counters(reading, elapsed)
-        else:
-            track.account.credit_unobserved(elapsed)
-        self._charge(track, assessed, residents, elapsed, unix)
-        return replace(assessed, verdict=verdict, history=track.remember(unix - elapsed, unix, verdict))
-
-    def _charge(
-        self,
-        track: GpuTrack,
-        assessed: GpuAssessment,
-        residents: Sequence[EngineAssessment],
-        elapsed: float,
-        unix: float,
-    ) -> None:
-        """Hand what the GPU cost and drew to the engines on it, by what they did there."""
-        if not self._watched(elapsed):
-            return
-        usd = self._usd_per_hour(assessed, unix) * elapsed / SECONDS_PER_HOUR
-        watts = assessed.reading.power_watts if assessed.reading is not None else None
-        joules, unattributed = (watts or 0.0) * elapsed, 1.0
-        shares = gpu_shares([engine.busy_by_phase for engine in residents])
-        for engine, share in zip(residents, shares, strict=True):
-            if engine.attribution is not None:  # what the others did nobody knows: theirs stays open
-                self._engines[engine.key].account.credit_share(share, usd=usd, joules=joules)
-                unattributed -= sum(share.values())
-        verdict = track.settled.verdict if track.settled is not None else assessed.verdict
-        track.account.credit_cost(
-            usd, idle=verdict.bottleneck == "idle", unattributed_usd=max(unattributed, 0.0) * usd
-        )
-
-    def _usd_per_hour(self, gpu: GpuAssessment, unix: float) -> float:
-        """Of the part of the GPU that it is; 0 without a price."""
-        spec = gpu.spec
-        names = {gpu.name, *((spec.name, *spec.nvml_names) if spec is not None else ())}
-        price = find_price(self._settings.prices, names, unix_seconds=unix)
-        return (price or 0.0) * (spec.share if spec is not None else 1.0)
-
-    def _lost_gpu(self, gpu: GpuLost) -> GpuAssessment:
-        verdict = Verdict(bottleneck="unknown", reason=gpu.message)
-        return GpuAssessment(
-            index=gpu.index,
-            uuid=gpu.uuid or "",
-            name=gpu.name or "",
-            up=False,
-            problem=gpu.message,
-            health=gpu.health,
-            verdict=verdict,
-        )
 
 
 class SamplerLoop:

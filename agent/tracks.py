@@ -31,6 +31,9 @@ class GpuTrack:
         self.measured: Mapping[str, Measured] = {}
         """What the ladder gives at this tick."""
         self.history = GpuHistory(keep_seconds=keep_seconds)
+        self.seen_at_seconds = 0.0
+        self.is_instance = False
+        """Of a GPU in MIG mode."""
         self.spec: GpuSpec | None = None
         self.settled: Settled | None = None
         self.spans: deque[Span] = deque()

@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.assessment",),
     ("agent.judgement", "agent.tracks"),
     ("agent.advice",),
+    ("agent.node",),
     ("agent.sampler",),
     ("agent.metrics",),
     ("agent.exposition",),

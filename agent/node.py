@@ -1,0 +1,262 @@
+"""The GPUs of this node over time: which there are, what is remembered of each, what is concluded.
+
+A GPU in MIG mode is two things here. Its board keeps what belongs to all of it: heat, power, links,
+faults, and the money of what no instance has. Each instance is a GPU that work is done on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agent.assessment import EngineAssessment, EngineKey, GpuAssessment
+from agent.fusion import Fused
+from agent.judgement import GpuFacts, assess_gpu
+from agent.prices import PricePeriod, find_price
+from agent.readings import Evidence, GpuLost, GpuReading
+from agent.roofline.bottleneck import Verdict, settle
+from agent.roofline.gpus import GpuSpec, describe_gpu, mig_instance
+from agent.roofline.sharing import gpu_shares
+from agent.tracks import GpuTrack
+from agent.units import SECONDS_PER_HOUR
+
+GONE_SECONDS = 10 * 60.0
+"""A MIG instance that is gone for so long was taken apart, and is forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """One tick: its instant, and the time since the one before."""
+
+    now_seconds: float
+    unix_seconds: float
+    elapsed_seconds: float
+    watched: bool
+    """Whether that time is short enough to speak for."""
+
+
+Charge = Callable[[EngineKey, Mapping[str, float], float, float], None]
+"""Books an engine's part of one GPU: its shares by phase, and what all of it cost (USD) and drew (J)."""
+
+
+class Node:
+    """All that is remembered of the GPUs, and what is concluded from it."""
+
+    def __init__(
+        self,
+        *,
+        keep_seconds: float,
+        patience_seconds: float,
+        measured: tuple[Evidence, ...],
+        prices: Sequence[PricePeriod],
+        specs: Sequence[GpuSpec],
+    ) -> None:
+        self._keep_seconds = keep_seconds
+        self._patience_seconds = patience_seconds
+        self._measured = measured
+        self._prices = prices
+        self._specs = specs
+        self.tracks: dict[str, GpuTrack] = {}
+        """By UUID, of every GPU and MIG instance that was ever read."""
+        self.alive: Mapping[str, GpuReading] = {}
+        """By UUID, of those that can be read now."""
+        self._present: Sequence[GpuReading | GpuLost] = ()
+        # By NVML's index now; MIG instances have none of their own.
+        self._uuids: dict[int, str] = {}
+        # What an engine can run on: GPUs, and in place of one in MIG mode its instances.
+        self._usable: dict[str, None] = {}
+
+    def see(self, gpus: Sequence[Fused | GpuLost], *, read_at_seconds: float, beat: Beat) -> None:
+        """Take what was read of all GPUs."""
+        self._present = [gpu.reading if isinstance(gpu, Fused) else gpu for gpu in gpus]
+        self.alive = {gpu.uuid: gpu for gpu in self._present if isinstance(gpu, GpuReading)}
+        self._learn()
+        for gpu in gpus:
+            if isinstance(gpu, Fused):
+                track = self._track(gpu.reading)
+                track.seen_at_seconds = beat.now_seconds
+                track.measured = track.ladder.climb(gpu.rungs, now_seconds=beat.now_seconds)
+                track.history.add(read_at_seconds, gpu.reading, track.measured)
+
+    def usable(self, named: Sequence[int | str] | None) -> tuple[str, ...]:
+        """The UUIDs of what an engine is said to run on, in that order; without a word the only one."""
+        if named is None:
+            return tuple(self._usable) if len(self._usable) == 1 else ()
+        uuids = (self._uuids.get(gpu) if isinstance(gpu, int) else gpu for gpu in named)
+        return tuple(uuid for uuid in uuids if uuid in self._usable)
+
+    def conclude(
+        self,
+        engines: Sequence[EngineAssessment],
+        *,
+        claimed: Collection[str],
+        beat: Beat,
+        charge: Charge,
+    ) -> tuple[GpuAssessment, ...]:
+        """What is to be said of each GPU now; `claimed` are those that some engine runs on, silent or not."""
+        assessed = []
+        for gpu in self._present:
+            if isinstance(gpu, GpuLost):
+                one = _lost(gpu)
+            elif gpu.partitioned:
+                one = self._board(gpu, beat)
+            else:
+                residents = tuple(e for e in engines if e.up and gpu.uuid in e.gpu_uuids)
+                one = self._assess(gpu, residents, claimed=gpu.uuid in claimed, beat=beat, charge=charge)
+            assessed.append(one)
+        self._leave_absent(beat)
+        return tuple(
+            replace(gpu, totals=self.tracks[gpu.uuid].account.totals()) if gpu.uuid in self.tracks else gpu
+            for gpu in assessed
+        )
+
+    # --- which there are ---------------------------------------------------------------------------
+
+    def _learn(self) -> None:
+        for gpu in self._present:
+            whole = gpu.mig is None if isinstance(gpu, GpuReading) else gpu.parent_uuid is None
+            if whole and gpu.uuid:
+                self._uuids[gpu.index] = gpu.uuid
+            if isinstance(gpu, GpuReading) and gpu.partitioned:
+                self._usable.pop(gpu.uuid, None)
+            elif gpu.uuid:
+                self._usable[gpu.uuid] = None
+
+    def _track(self, reading: GpuReading) -> GpuTrack:
+        track = self.tracks.get(reading.uuid)
+        if track is None:
+            track = self.tracks[reading.uuid] = GpuTrack(
+                keep_seconds=self._keep_seconds, measured=self._measured
+            )
+            track.spec = self._describe(reading)
+            track.is_instance = reading.mig is not None
+        return track
+
+    def _describe(self, reading: GpuReading) -> GpuSpec | None:
+        if reading.mig is not None:
+            board = self.alive.get(reading.mig.parent_uuid)
+            whole = self._describe(board) if board is not None else None
+            return whole and mig_instance(
+                whole, sm_count=reading.mig.sm_count, memory_bytes=reading.mig.memory_bytes
+            )
+        for spec in self._specs:
+            if reading.name in spec.nvml_names:
+                return spec
+        return describe_gpu(
+            nvml_name=reading.name,
+            memory_clock_max_hertz=reading.memory_clock_max_hertz,
+            memory_bus_bits=reading.memory_bus_bits,
+            memory_total_bytes=reading.memory_total_bytes,
+        )
+
+    def _leave_absent(self, beat: Beat) -> None:
+        """The time of those that cannot be read is a gap; instances that were taken apart are forgotten."""
+        for uuid, track in list(self.tracks.items()):
+            if uuid in self.alive:
+                continue
+            track.account.credit_unobserved(beat.elapsed_seconds)
+            track.forget()
+            if track.is_instance and beat.now_seconds - track.seen_at_seconds > GONE_SECONDS:
+                del self.tracks[uuid]
+                self._usable.pop(uuid, None)
+
+    # --- what is said of one -----------------------------------------------------------------------
+
+    def _assess(
+        self,
+        reading: GpuReading,
+        residents: Sequence[EngineAssessment],
+        *,
+        claimed: bool,
+        beat: Beat,
+        charge: Charge,
+    ) -> GpuAssessment:
+        track = self.tracks[reading.uuid]
+        window = track.history.window()
+        assert window is not None  # its reading was added in this very tick
+        assessed = assess_gpu(
+            GpuFacts(reading=reading, window=window, spec=track.spec, engines=residents, claimed=claimed)
+        )
+        track.settled = settle(
+            track.settled,
+            assessed.verdict,
+            now_seconds=beat.now_seconds,
+            patience_seconds=self._patience_seconds,
+        )
+        verdict = track.settled.verdict
+        if beat.watched:
+            track.credit(assessed, verdict, beat.elapsed_seconds)
+            track.credit_counters(reading, beat.elapsed_seconds)
+            self._charge(track, assessed, verdict, residents, beat, charge)
+        else:
+            track.account.credit_unobserved(beat.elapsed_seconds)
+        started = beat.unix_seconds - beat.elapsed_seconds
+        return replace(assessed, verdict=verdict, history=track.remember(started, beat.unix_seconds, verdict))
+
+    def _board(self, reading: GpuReading, beat: Beat) -> GpuAssessment:
+        """A GPU in MIG mode: its own counters, and the money of what no instance has."""
+        track = self.tracks[reading.uuid]
+        if beat.watched:
+            instances = (
+                self.tracks[gpu.uuid].spec
+                for gpu in self.alive.values()
+                if gpu.mig is not None and gpu.mig.parent_uuid == reading.uuid
+            )
+            left = max(1.0 - sum(spec.share for spec in instances if spec is not None), 0.0)
+            usd = left * self._usd(reading.name, track.spec, beat)
+            track.account.credit_cost(usd, idle=False, unattributed_usd=usd)
+            track.credit_counters(reading, beat.elapsed_seconds)
+        reason = reading.activity_problem or "in MIG mode"
+        return GpuAssessment(
+            index=reading.index,
+            uuid=reading.uuid,
+            name=reading.name,
+            up=True,
+            problem=reason,
+            reading=reading,
+            health=reading.health,
+            verdict=Verdict(bottleneck="unknown", reason=reason),
+        )
+
+    # --- money and energy --------------------------------------------------------------------------
+
+    def _charge(
+        self,
+        track: GpuTrack,
+        assessed: GpuAssessment,
+        verdict: Verdict,
+        residents: Sequence[EngineAssessment],
+        beat: Beat,
+        charge: Charge,
+    ) -> None:
+        """Hand what the GPU cost and drew to the engines on it, by what they did there."""
+        usd = self._usd(assessed.name, track.spec, beat)
+        watts = assessed.reading.power_watts if assessed.reading is not None else None
+        joules, unattributed = (watts or 0.0) * beat.elapsed_seconds, 1.0
+        shares = gpu_shares([engine.busy_by_phase for engine in residents])
+        for engine, share in zip(residents, shares, strict=True):
+            if engine.attribution is not None:  # what the others did nobody knows: theirs stays open
+                charge(engine.key, share, usd, joules)
+                unattributed -= sum(share.values())
+        track.account.credit_cost(
+            usd, idle=verdict.bottleneck == "idle", unattributed_usd=max(unattributed, 0.0) * usd
+        )
+
+    def _usd(self, name: str, spec: GpuSpec | None, beat: Beat) -> float:
+        """What the time since the last tick cost of the part of a GPU that it is; 0 without a price."""
+        names: Iterable[str] = (spec.name, *spec.nvml_names) if spec is not None else ()
+        price = find_price(self._prices, {name, *names}, unix_seconds=beat.unix_seconds) or 0.0
+        share = spec.share if spec is not None else 1.0
+        return price * share * beat.elapsed_seconds / SECONDS_PER_HOUR
+
+
+def _lost(gpu: GpuLost) -> GpuAssessment:
+    return GpuAssessment(
+        index=gpu.index,
+        uuid=gpu.uuid or "",
+        name=gpu.name or "",
+        up=False,
+        problem=gpu.message,
+        health=gpu.health,
+        verdict=Verdict(bottleneck="unknown", reason=gpu.message),
+    )
