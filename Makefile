@@ -7,7 +7,7 @@ VLLM_DIR ?= .venv-vllm
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm accuracy gpu-check bench generate tools clean
+.PHONY: help demo test test-long lint e2e-vllm accuracy gpu-check soak bench generate tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ accuracy: $(VENV)/.dev  ## docs/accuracy.md's tables, from the measurements
 
 gpu-check: $(VENV)/.dev  ## Against a real NVIDIA GPU (needs PyTorch with CUDA; records tests/fixtures/nvml/)
 	@$(BIN)/python -m tests.gpu $(GPU_CHECK)
+
+soak: $(VENV)/.dev  ## 100,000 ticks of NVML failing at random; SOAK="--ticks N --seed N"
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 bench: $(VENV)/.dev  ## What the agent costs, measured
 	@$(BIN)/python -m tests.bench $(BENCH)

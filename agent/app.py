@@ -23,6 +23,7 @@ from agent.exposition.server import ExpositionServer
 from agent.model_files import load_config_json
 from agent.prices import PricePeriod
 from agent.readings import DcgmReading, NodeReading
+from agent.recovery import Remedy, find_remedy, is_in_container
 from agent.resolution import ModelChoice
 from agent.roofline.catalogue import find_config
 from agent.roofline.gpus import GpuSpec, find_gpu
@@ -30,6 +31,7 @@ from agent.sampler import MonitoredServer, Sampler, SamplerLoop, Settings
 from agent.sources.base import Poller, Source
 from agent.sources.dcgm import DcgmSource
 from agent.sources.nvml import NvmlSource
+from agent.units import render_seconds
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,9 @@ class Agent:
     ) -> None:
         self._configuration = configuration
         self._clock = clock or SystemClock()
-        self.nvml_poller = self._poll_nvml(nvml)
+        self._in_container = is_in_container()
+        self._nvml_source = nvml if nvml is not None else self._open_nvml()
+        self.nvml_poller = self._poll_nvml()
         self.dcgm_poller = self._poll_dcgm()
         self.servers = tuple(self._monitor(engine) for engine in configuration.engines)
         self.sampler = Sampler(
@@ -133,12 +137,39 @@ class Agent:
         for poller in self.pollers:
             poller.close(patience_seconds=max(deadline - self._clock.monotonic(), 0.0))
 
-    def _poll_nvml(self, given: Source[NodeReading] | None) -> Poller[NodeReading] | None:
+    def release_gpus(self, seconds: float | None = None) -> str:
+        """Let go of the GPUs for a while, so that they can be reset or divided. Gives what was done."""
+        source = self._nvml_source
+        if not isinstance(source, NvmlSource):
+            return "there is nothing to let go of: NVML is not used here"
+        seconds = self._configuration.nvml.release_seconds if seconds is None else seconds
+        if source.release(seconds):
+            return f"let go of all GPUs for {render_seconds(seconds)}"
+        return "a call hangs in the driver and keeps the GPUs; they are let go of when it ends"
+
+    def reacquire_gpus(self) -> str:
+        """Read the GPUs again before that time is over. Gives what was done."""
+        if isinstance(self._nvml_source, NvmlSource):
+            self._nvml_source.reacquire()
+        return "the GPUs are read again"
+
+    def remedy(self) -> Remedy | None:
+        """What this process must do because going on is of no use, if so."""
+        if self.nvml_poller is None:
+            return None
+        return find_remedy(
+            self.nvml_poller.state(), now_seconds=self._clock.monotonic(), in_container=self._in_container
+        )
+
+    def _open_nvml(self) -> NvmlSource | None:
         settings = self._configuration.nvml
-        if given is None and not settings.enabled:
+        return NvmlSource(clock=self._clock, gpm=settings.gpm) if settings.enabled else None
+
+    def _poll_nvml(self) -> Poller[NodeReading] | None:
+        if self._nvml_source is None:
             return None
         return Poller(
-            given or NvmlSource(clock=self._clock, gpm=settings.gpm),
+            self._nvml_source,
             interval_seconds=self._configuration.interval_seconds,
             deadline_seconds=NVML_DEADLINE_SECONDS,
             clock=self._clock,

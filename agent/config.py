@@ -93,6 +93,7 @@ class Nvml(Section):
 
     enabled: bool = True
     gpm: bool = True
+    release_seconds: float = Field(default=300.0, ge=1, le=86400)
 
 
 class Dcgm(Section):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from agent import __version__
@@ -20,24 +21,42 @@ from agent.config import Configuration, load_configuration
 from agent.errors import AgentError
 from agent.exposition.json_view import assessment_document
 from agent.exposition.text_view import render_text
+from agent.recovery import EXIT_RESTART, Remedy
 from agent.simulate.scenarios import SCENARIOS
 
 if TYPE_CHECKING:  # the daemon on a real node never loads the simulator
     from agent.simulate.node import SimulatedNode
 
 
+REMEDY_SECONDS = 1.0
+"""Between two looks at whether going on is of use."""
+REMEDIES: Mapping[Remedy, str] = {
+    "exec": "the driver was changed under the running agent: starting anew, with its new library",
+    "exit": "NVML cannot be used from this container any more: ending, so that another one is started",
+}
+
+
 def run(options: argparse.Namespace) -> int:
     """Watch this node until stopped. Gives the exit status."""
     agent = Agent(load_configuration(options.config))
     stop = _stop_signal()
+    _say_on_signal(signal.SIGUSR1, agent.release_gpus)
+    _say_on_signal(signal.SIGUSR2, agent.reacquire_gpus)
+    remedy = None
     try:
         agent.start()
         # In one write: other threads log to the same stream.
         sys.stderr.write(f"roofline-agent {__version__} answers on port {agent.port}\n")
-        stop.wait()
+        while not stop.wait(REMEDY_SECONDS) and remedy is None:
+            remedy = agent.remedy()
     finally:
         agent.close()
-    return 0
+    if remedy is None:
+        return 0
+    sys.stderr.write(f"roofline-agent: {REMEDIES[remedy]}\n")
+    if remedy == "exec":
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very same command
+    return EXIT_RESTART
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -164,6 +183,11 @@ def _stop_signal() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+def _say_on_signal(number: signal.Signals, act: Callable[[], str]) -> None:
+    """Do it when the signal comes, and write what was done."""
+    signal.signal(number, lambda *_: sys.stderr.write(f"roofline-agent: {act()}\n"))
 
 
 def _wait_with_progress(seconds: float) -> None:

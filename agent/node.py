@@ -21,7 +21,7 @@ from agent.tracks import GpuTrack
 from agent.units import SECONDS_PER_HOUR
 
 GONE_SECONDS = 10 * 60.0
-"""A MIG instance that is gone for so long was taken apart, and is forgotten."""
+"""A MIG instance that its GPU has not shown for so long was taken apart, and is forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class Node:
         for gpu in gpus:
             if isinstance(gpu, Fused):
                 track = self._track(gpu.reading)
-                track.seen_at_seconds = beat.now_seconds
+                track.absent_seconds = 0.0
                 track.measured = track.ladder.climb(gpu.rungs, now_seconds=beat.now_seconds)
                 track.history.add(read_at_seconds, gpu.reading, track.measured)
 
@@ -129,7 +129,7 @@ class Node:
                 keep_seconds=self._keep_seconds, measured=self._measured
             )
             track.spec = self._describe(reading)
-            track.is_instance = reading.mig is not None
+            track.parent_uuid = reading.mig.parent_uuid if reading.mig is not None else None
         return track
 
     def _describe(self, reading: GpuReading) -> GpuSpec | None:
@@ -156,7 +156,8 @@ class Node:
                 continue
             track.account.credit_unobserved(beat.elapsed_seconds)
             track.forget()
-            if track.is_instance and beat.now_seconds - track.seen_at_seconds > GONE_SECONDS:
+            track.absent_seconds += beat.elapsed_seconds if beat.watched else 0.0
+            if track.parent_uuid in self.alive and track.absent_seconds > GONE_SECONDS:
                 del self.tracks[uuid]
                 self._usable.pop(uuid, None)
 

@@ -31,9 +31,10 @@ class GpuTrack:
         self.measured: Mapping[str, Measured] = {}
         """What the ladder gives at this tick."""
         self.history = GpuHistory(keep_seconds=keep_seconds)
-        self.seen_at_seconds = 0.0
-        self.is_instance = False
-        """Of a GPU in MIG mode."""
+        self.parent_uuid: str | None = None
+        """Of a MIG instance."""
+        self.absent_seconds = 0.0
+        """Watched, since it was last read."""
         self.spec: GpuSpec | None = None
         self.settled: Settled | None = None
         self.spans: deque[Span] = deque()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pynvml
 import pytest
 from hypothesis import settings
 
@@ -35,3 +36,16 @@ def golden(request: pytest.FixtureRequest) -> Golden:
         assert text == path.read_text(), f"{path} is not what is generated now; make generate, then review"
 
     return compare
+
+
+@pytest.fixture
+def fresh_pynvml() -> Iterator[None]:
+    """nvidia-ml-py keeps its library and the functions found in it for the life of the process."""
+
+    def forget() -> None:
+        pynvml.nvmlLib = None
+        pynvml._nvmlGetFunctionPointer_cache.clear()
+
+    forget()
+    yield
+    forget()

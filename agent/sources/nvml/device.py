@@ -61,6 +61,7 @@ class Device:
         self._asker = Asker(handle, subject=f"GPU {index}", clock=clock)
         self._fields = FieldReader(handle, driver_version=driver_version)
         self._gpm = Gpm(handle, clock=clock) if gpm else None
+        self._divided = False
         self._instances = InstanceReader(handle, clock=clock, gpm=gpm)
         self._proc = proc
         self._xids = xids
@@ -103,7 +104,9 @@ class Device:
             counters=counters_of(values),
             health=self._health(values),
         )
-        if ask(_mig_enabled):
+        if (divided := ask(_mig_enabled)) is not None:
+            self._divided = divided  # else as before: a GPU that fails to say has not changed its mode
+        if self._divided:
             asker.require_an_answer()
             instances = self._instances.read(board)
             return (replace(board, partitioned=True, activity_problem=_IN_PARTS), *instances)

@@ -21,6 +21,7 @@ class InstanceReader:
         self._clock = clock
         self._gpm = gpm
         self._instances: dict[str, _Instance] = {}
+        self._uuids: dict[int, str] = {}  # last seen at each place
 
     def read(self, board: GpuReading) -> tuple[GpuReading | GpuLost, ...]:
         """Each instance, in the order of its place; what fails costs the one instance."""
@@ -29,12 +30,7 @@ class InstanceReader:
         for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(self._parent)):
             try:
                 handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(self._parent, place)
-                uuid = pynvml.nvmlDeviceGetUUID(handle)
-            except pynvml.NVMLError as error:
-                if error.value in OF_THE_SESSION:
-                    raise
-                continue  # an empty place
-            try:
+                uuid = self._uuids[place] = pynvml.nvmlDeviceGetUUID(handle)
                 # By UUID: instance numbers are given again at once, and two samples of two instances
                 # must never be compared.
                 found[uuid] = (
@@ -44,18 +40,10 @@ class InstanceReader:
             except pynvml.NVMLError as error:
                 if error.value in OF_THE_SESSION:
                     raise
-                reason, advice = MEANINGS.get(error.value, UNEXPLAINED)
-                message = f"MIG instance {uuid} of GPU {board.index}: {error}; {advice}"
-                readings.append(
-                    GpuLost(
-                        index=board.index,
-                        uuid=uuid,
-                        name=None,
-                        reason=reason,
-                        message=message,
-                        parent_uuid=board.uuid,
-                    )
-                )
+                if error.value == pynvml.NVML_ERROR_NOT_FOUND:
+                    self._uuids.pop(place, None)  # an empty place
+                elif place in self._uuids:
+                    readings.append(_lost(self._uuids[place], board, error))
         self.close()
         self._instances = found
         return tuple(readings)
@@ -68,6 +56,18 @@ class InstanceReader:
 
     def _open(self, handle: Handle, uuid: str, board: GpuReading) -> _Instance:
         return _Instance(handle, uuid, board=board, parent=self._parent, clock=self._clock, gpm=self._gpm)
+
+
+def _lost(uuid: str, board: GpuReading, error: pynvml.NVMLError) -> GpuLost:
+    reason, advice = MEANINGS.get(error.value, UNEXPLAINED)
+    return GpuLost(
+        index=board.index,
+        uuid=uuid,
+        name=None,
+        reason=reason,
+        message=f"MIG instance {uuid} of GPU {board.index}: {error}; {advice}",
+        parent_uuid=board.uuid,
+    )
 
 
 class _Instance:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pynvml
 import pytest
 
 from agent.clock import ManualClock
@@ -16,19 +15,6 @@ from tests.nvml_standin import StandIn, compile_library
 @pytest.fixture(scope="session")
 def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_library(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def fresh_pynvml() -> Iterator[None]:
-    """nvidia-ml-py keeps its library and the functions found in it for the life of the process."""
-
-    def forget() -> None:
-        pynvml.nvmlLib = None
-        pynvml._nvmlGetFunctionPointer_cache.clear()
-
-    forget()
-    yield
-    forget()
 
 
 @pytest.fixture
