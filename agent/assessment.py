@@ -157,6 +157,15 @@ class GpuAssessment:
     history: tuple[Span, ...] = ()
 
     @property
+    def number(self) -> str:
+        """How people call it: ``3``; of a MIG instance ``3:9``, GPU and GPU instance."""
+        mig = self.reading.mig if self.reading is not None else None
+        if mig is None:
+            return self.uuid if self.uuid.startswith("MIG-") else str(self.index)
+        compute = f":{mig.compute_instance_id}" if mig.compute_instance_id else ""
+        return f"{self.index}:{mig.gpu_instance_id}{compute}"
+
+    @property
     def partitioned(self) -> bool:
         """In MIG mode: time, work and money are its instances', which stand beside it."""
         return self.reading is not None and self.reading.partitioned

@@ -187,7 +187,8 @@ class Node:
         verdict = track.settled.verdict
         if beat.watched:
             track.credit(assessed, verdict, beat.elapsed_seconds)
-            track.credit_counters(reading, beat.elapsed_seconds)
+            if reading.mig is None:  # what an instance shows of them is its board's
+                track.credit_counters(reading, beat.elapsed_seconds)
             self._charge(track, assessed, verdict, residents, beat, charge)
         else:
             track.account.credit_unobserved(beat.elapsed_seconds)

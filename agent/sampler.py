@@ -43,7 +43,7 @@ from agent.roofline.gpus import GpuSpec
 from agent.roofline.roof import Roof
 from agent.roofline.workload import workload
 from agent.sources.base import STALE_INTERVALS, Poller, SourceState
-from agent.tracks import EngineTrack
+from agent.tracks import EngineTrack, GpuTrack
 from agent.traffic import Traffic
 from agent.units import render_seconds
 from agent.window import GpuWindow
@@ -234,6 +234,11 @@ class Sampler:
             sources=tuple(state for state in (nvml, dcgm, *states) if state is not None),
         )
         return self.latest
+
+    @property
+    def tracks(self) -> Mapping[str, GpuTrack]:
+        """What is remembered of GPUs and MIG instances, by UUID."""
+        return self._node.tracks
 
     def _charge(self, key: EngineKey, share: Mapping[str, float], usd: float, joules: float) -> None:
         self._engines[key].account.credit_share(share, usd=usd, joules=joules)

@@ -9,6 +9,9 @@ import pynvml
 import pytest
 from hypothesis import settings
 
+from tests.machines import Machine, Watch, Watched
+from tests.nvml_standin import GENERATIONS, StandIn, compile_library
+
 # No test is timed: a machine that is busy is not a bug.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -49,3 +52,26 @@ def fresh_pynvml() -> Iterator[None]:
     forget()
     yield
     forget()
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """One library a generation of the driver."""
+    return {
+        driver: compile_library(tmp_path_factory.mktemp(f"nvml-{driver}"), without=generation.missing)
+        for driver, generation in GENERATIONS.items()
+    }
+
+
+@pytest.fixture
+def watch(libraries: dict[int, Path], tmp_path: Path, fresh_pynvml: None) -> Iterator[Watch]:
+    watched: list[Watched] = []
+
+    def begin(machine: Machine, *, configuration: str = "") -> Watched:
+        stand_in = StandIn(libraries[machine.driver], tmp_path / "nvml")
+        watched.append(Watched(machine, stand_in, tmp_path / "proc", configuration=configuration))
+        return watched[-1]
+
+    yield begin
+    for one in watched:
+        one.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from agent.exposition.collector import collect
 from agent.metrics import TABLE
 from agent.readings import Histogram
 from agent.sources.nvml import NvmlSource
+from agent.tracks import GpuTrack
 from tests.nvml_standin import GENERATIONS, StandIn
 
 Series = tuple[str, tuple[str, ...]]
@@ -108,6 +110,15 @@ class Watched:
             latest = self.agent.beat(engines=False)
         return latest
 
+    def hear(self) -> None:
+        """Let the thread that waits for XIDs have its turn, in real time."""
+        time.sleep(0.1)
+
+    @property
+    def tracks(self) -> Mapping[str, GpuTrack]:
+        """What the agent remembers of GPUs."""
+        return self.agent.sampler.tracks
+
     def close(self) -> None:
         self.source.close()
 
@@ -125,3 +136,7 @@ def series_of(assessment: Assessment) -> dict[Series, float | Histogram]:
 def of(series: Mapping[Series, object], uuid: str) -> set[Series]:
     """Those of one GPU or instance."""
     return {one for one in series if uuid in one[1][:2]}
+
+
+Watch = Callable[..., Watched]
+"""Begins to watch a machine; takes the configuration's text as well."""

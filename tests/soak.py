@@ -98,6 +98,8 @@ class Soak:
             settings["utilization_gpu_percent"] = dice.randrange(101)
         if dice.random() < 0.002:  # instances taken apart and made anew: other UUIDs, the same numbers
             self.remade += 1
+            gone = f"MIG-remade-{self.remade - 1}"
+            self._counters = {key: value for key, value in self._counters.items() if gone not in key[1]}
             settings["gpu2.mig0.uuid"] = f"MIG-remade-{self.remade}"
         if settings:
             self.watched.stand_in.set(settings)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
 from agent.assessment import Assessment
 from agent.readings import Absent, Failed, GpuLost, GpuReading, NodeReading
 from agent.sources.base import SourceState
 from agent.sources.nvml.source import LONGEST_PAUSE_SECONDS
-from tests.machines import MACHINES, Machine, Watched, of, series_of
-from tests.nvml_standin import GENERATIONS, StandIn, compile_library
+from tests.machines import MACHINES, Machine, Watch, Watched, of, series_of
 
 NEVER_TO_BE_HAD = (3, 4, 13, 25, 26)
 """NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, DEPRECATED."""
@@ -25,32 +21,6 @@ AT_THE_START = {4: "permission", 9: None, 12: None, 17: "operating_system", 18: 
     999: "unknown",
 }
 """The reason of each; `None` is absence, which is no failure."""
-
-Watch = Callable[[Machine], Watched]
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """One library a generation of the driver."""
-    return {
-        driver: compile_library(tmp_path_factory.mktemp(f"nvml-{driver}"), without=generation.missing)
-        for driver, generation in GENERATIONS.items()
-    }
-
-
-@pytest.fixture
-def watch(libraries: dict[int, Path], tmp_path: Path, fresh_pynvml: None) -> Iterator[Watch]:
-    watched: list[Watched] = []
-
-    def begin(machine: Machine) -> Watched:
-        stand_in = StandIn(libraries[machine.driver], tmp_path / "nvml")
-        watched.append(Watched(machine, stand_in, tmp_path / "proc"))
-        return watched[-1]
-
-    yield begin
-    for one in watched:
-        one.close()
-
 
 machines = pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES.keys())
 with_gpus = pytest.mark.parametrize(

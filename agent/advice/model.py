@@ -56,11 +56,13 @@ class GpuKey:
 
     index: int
     uuid: str
+    number: str
+    """How people call it."""
 
     @classmethod
     def each_of(cls, gpus: Sequence[GpuAssessment]) -> tuple[GpuKey, ...]:
         """Of all these."""
-        return tuple(cls(index=gpu.index, uuid=gpu.uuid) for gpu in gpus)
+        return tuple(cls(index=gpu.index, uuid=gpu.uuid, number=gpu.number) for gpu in gpus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ class Advice:
     def subject(self) -> str:
         """Of whom it speaks, in words."""
         servers = [key.server + (f" rank {key.rank}" if key.rank != "0" else "") for key in self.engines]
-        gpus = ", ".join(str(gpu.index) for gpu in self.gpus)
+        gpus = ", ".join(gpu.number for gpu in self.gpus)
         return " on ".join(part for part in (", ".join(servers), f"GPU {gpus}" if gpus else "") if part)
 
     @property

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.advice.doubts import AGREEMENT
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
-from agent.readings import Failed
+from agent.readings import Failed, GpuHealth
 from agent.roofline.bottleneck import BOTTLENECKS, Bottleneck
 from agent.roofline.kv_cache import FULL_RATIO
 from agent.units import render_number, render_percent, render_seconds
@@ -38,7 +38,7 @@ class Clause:
 
 def headline(assessment: Assessment) -> tuple[Clause, ...]:
     """One sentence on all GPUs, the most frequent class first."""
-    gpus = assessment.gpus
+    gpus = [gpu for gpu in assessment.gpus if not gpu.partitioned]
     if not gpus:
         return (Clause(text="No GPU is seen on this node", mark="."),)
     lost = sum(not gpu.up for gpu in gpus)
@@ -53,7 +53,7 @@ def headline(assessment: Assessment) -> tuple[Clause, ...]:
     last = len(clauses) - 1
     return tuple(
         Clause(
-            text=f"{_subject(count, len(gpus), first=position == 0)} {predicate}",
+            text=f"{_subject(count, len(gpus), _noun(gpus), first=position == 0)} {predicate}",
             mark="." if position == last else ",",
             bottleneck=name,
         )
@@ -61,12 +61,17 @@ def headline(assessment: Assessment) -> tuple[Clause, ...]:
     )
 
 
-def _subject(count: int, total: int, *, first: bool) -> str:
+def _noun(gpus: Sequence[GpuAssessment]) -> str:
+    instances = sum(gpu.reading is not None and gpu.reading.mig is not None for gpu in gpus)
+    return {0: "GPU", len(gpus): "MIG instance"}.get(instances, "GPUs and MIG instance")
+
+
+def _subject(count: int, total: int, noun: str, *, first: bool) -> str:
     if not first:
         return str(count)
     if count < total:
-        return f"{count} of {total} GPUs"
-    return {1: "The GPU", 2: "Both GPUs"}.get(total, f"All {total} GPUs")
+        return f"{count} of {total} {noun}s"
+    return {1: f"The {noun}", 2: f"Both {noun}s"}.get(total, f"All {total} {noun}s")
 
 
 def notes(assessment: Assessment) -> tuple[str, ...]:
@@ -76,7 +81,12 @@ def notes(assessment: Assessment) -> tuple[str, ...]:
     found += [
         f"GPU {render_numbers(numbers)} cannot be judged: {reason}" for reason, numbers in unknown.items()
     ]
-    found += [f"GPU {gpu.index} is throttled: {gpu.throttle}" for gpu in assessment.gpus if gpu.throttle]
+    throttled = _by_words((gpu.throttle, gpu.number) for gpu in assessment.gpus if gpu.throttle)
+    found += [
+        f"GPU {render_numbers(gpus)} {'is' if len(gpus) == 1 else 'are'} throttled: {words}"
+        for words, gpus in throttled.items()
+    ]
+    found += [f"GPU {gpu.number}: {words}" for gpu in assessment.gpus for words in faults(gpu.health)]
     found += [note for engine in assessment.engines for note in _engine_notes(engine, unknown)]
     # A server that does not answer was told of as an engine.
     down = {engine.problem for engine in assessment.engines if not engine.up}
@@ -88,19 +98,57 @@ def notes(assessment: Assessment) -> tuple[str, ...]:
     return tuple(note if note.endswith((".", "?", "!")) else f"{note}." for note in found)
 
 
-def _unknown(gpus: Sequence[GpuAssessment]) -> Mapping[str, list[int]]:
+ACTIONS: Mapping[str, str] = {
+    "reset": "reset this GPU",
+    "node_reboot": "reboot the node",
+    "drain_p2p": "drain what talks to this GPU from others",
+    "drain_and_reset": "drain this GPU and reset it",
+    "recover_imex_domain": "recover the IMEX domain",
+    "bus_reset": "reset the bus",
+    "system_reboot": "reboot the whole system",
+}
+"""What the driver can ask for."""
+
+
+def faults(health: GpuHealth) -> Iterator[str]:
+    """What of a GPU's health wants somebody to act, in words."""
+    if (action := ACTIONS.get(health.recovery_action or "")) is not None:
+        yield f"the driver asks to {action}"
+    if health.xid_errors and any(health.xid_errors.values()):
+        heard = ", ".join(f"{xid} ({count} ×)" for xid, count in sorted(health.xid_errors.items()) if count)
+        yield f"the driver has reported XID {heard} since the agent began to listen"
+    if health.ecc_uncorrected_errors:
+        counted = render_number(health.ecc_uncorrected_errors)
+        yield f"{counted} memory errors could not be corrected since the driver was loaded"
+    if health.row_remap_failed:
+        yield "a broken row of its memory could not be replaced; the card wants service"
+    elif health.row_remap_pending:
+        yield "a broken row of its memory is replaced at the next reset"
+    if health.fabric_health in ("unhealthy", "limited"):
+        yield f"its NVLink fabric is {health.fabric_health}"
+
+
+def _unknown(gpus: Sequence[GpuAssessment]) -> Mapping[str, list[str]]:
     """The numbers of the GPUs whose class is not known, by the reason."""
-    found: dict[str, list[int]] = {}
-    for gpu in gpus:
-        if gpu.up and gpu.verdict.bottleneck == "unknown":
-            found.setdefault(gpu.verdict.reason, []).append(gpu.index)
+    return _by_words(
+        (gpu.verdict.reason, gpu.number)
+        for gpu in gpus
+        if gpu.up and not gpu.partitioned and gpu.verdict.bottleneck == "unknown"
+    )
+
+
+def _by_words(told: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
+    """The numbers of those of which the same is to be said."""
+    found: dict[str, list[str]] = {}
+    for words, number in told:
+        found.setdefault(words, []).append(number)
     return found
 
 
-def render_numbers(numbers: Sequence[int]) -> str:
-    """Whole numbers as people list them: ``0, 4–7``."""
+def render_numbers(numbers: Sequence[str]) -> str:
+    """Numbers of GPUs as people list them: ``0, 4–7, 8:9``."""
     runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
+    for number in sorted({int(number) for number in numbers if number.isdecimal()}):
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
@@ -108,7 +156,7 @@ def render_numbers(numbers: Sequence[int]) -> str:
     words = []
     for run in runs:
         words += [f"{run[0]}–{run[-1]}"] if len(run) > 2 else [str(number) for number in run]
-    return ", ".join(words)
+    return ", ".join([*words, *(number for number in numbers if not number.isdecimal())])
 
 
 def engine_name(engine: EngineAssessment) -> str:

@@ -55,7 +55,11 @@ def _advice(advice: Advice) -> dict[str, Any]:
 
 def _gpu(gpu: GpuAssessment) -> dict[str, Any]:
     return {
-        **_fields(gpu, "index uuid name up problem compute_dtype compute_clock_ratio memory_clock_ratio"),
+        **_fields(
+            gpu,
+            "index number uuid name up problem partitioned compute_dtype compute_clock_ratio "
+            "memory_clock_ratio",
+        ),
         **_fields(gpu, "flops_per_second dram_bytes_per_second intensity attained_ratio throttle"),
         "verdict": _verdict(gpu.verdict),
         "roofs": _roofs(gpu),
@@ -64,14 +68,26 @@ def _gpu(gpu: GpuAssessment) -> dict[str, Any]:
             "memory_total_bytes memory_used_bytes memory_free_bytes memory_reserved_bytes power_watts "
             "power_limit_watts energy_joules temperature_celsius sm_clock_hertz sm_clock_max_hertz "
             "memory_clock_hertz memory_clock_max_hertz kernel_time_ratio memory_time_ratio "
-            "clock_limit_reasons activity_problem",
+            "clock_limit_reasons activity_problem power_instant_watts memory_temperature_celsius "
+            "memory_origin virtualization mig counters processes",
+        ),
+        "health": _fields(
+            gpu.health,
+            "ecc_corrected_errors ecc_uncorrected_errors remapped_rows_corrected remapped_rows_uncorrected "
+            "row_remap_pending row_remap_failed recovery_action fabric_state fabric_health xid_errors "
+            "last_xid_unix_seconds",
         ),
         "window": _fields(
-            gpu.window, "seconds evidence dram_ratio tensor_ratio sm_ratio graphics_ratio kernel_time_ratio"
+            gpu.window,
+            "seconds evidence evidence_by_ratio dram_ratio tensor_ratio sm_ratio graphics_ratio "
+            "kernel_time_ratio",
         ),
         "engines": [{"server": key.server, "rank": key.rank} for key in gpu.engines],
         "totals": {
-            **_fields(gpu.totals, "observed_seconds unobserved_seconds bottleneck_seconds"),
+            **_fields(
+                gpu.totals, "observed_seconds unobserved_seconds bottleneck_seconds contradicted_seconds"
+            ),
+            **_fields(gpu.totals, "link_bytes clock_limited_seconds"),
             **_fields(gpu.totals, "evidence_seconds active_seconds dram_bytes flops"),
             **_fields(gpu.totals, "cost_usd idle_cost_usd unattributed_cost_usd"),
         },

@@ -103,6 +103,11 @@ class Part:
     gpus: tuple[GpuAssessment, ...]
 
     @property
+    def name(self) -> str:
+        """As labels call it."""
+        return self.spec.name if self.spec.share == 1 else f"{self.spec.name} MIG {self.spec.share * 8:.0f}/8"
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         """The dtypes that are computed in now, where the part has a roof for them."""
         return tuple(sorted({gpu.compute_dtype for gpu in self.gpus} & self.spec.flops_per_second.keys()))
@@ -115,10 +120,10 @@ class Part:
 
 def parts_of(gpus: Iterable[GpuAssessment]) -> tuple[Part, ...]:
     """The parts that have a memory roof, the most frequent first."""
-    groups: dict[str, list[GpuAssessment]] = defaultdict(list)
+    groups: dict[tuple[str, float, int | None], list[GpuAssessment]] = defaultdict(list)
     for gpu in gpus:
         if gpu.up and gpu.spec is not None:
-            groups[gpu.spec.name].append(gpu)
+            groups[(gpu.spec.name, gpu.spec.share, gpu.spec.sm_count)].append(gpu)
     parts = [
         Part(spec=group[0].spec, gpus=tuple(group)) for group in groups.values() if group[0].spec is not None
     ]
@@ -193,7 +198,7 @@ def roofs(
         for dtype in part.shown_dtypes:
             flops = part.spec.flops_per_second[dtype]
             ceiling = ceilings.setdefault(flops, _Ceiling(flops))
-            ceiling.names[part.spec.name].append(dtype)
+            ceiling.names[part.name].append(dtype)
             ceiling.in_use = ceiling.in_use or dtype in part.dtypes
         lines += _part_lines(frame, part)
         labels.append(_memory_label(frame, placer, part, position, several_parts=len(parts) > 1))
@@ -205,7 +210,7 @@ def roofs(
 
 
 def _part_lines(frame: Frame, part: Part) -> Iterator[Line]:
-    name = part.spec.name
+    name = part.name
     for dtype in part.shown_dtypes:
         roof = part.spec.roof(dtype)
         assert roof is not None  # the dtype is a key of the part's table
@@ -252,7 +257,7 @@ def _lowered(frame: Frame, part: Part, dtype: str) -> Iterator[Line]:
     yield Line(
         places=outline if lowest.memory_clock_ratio < LOWERED_RATIO else outline[1:],
         kind="current-roof",
-        title=f"GPU {lowest.index} as now clocked, {dtype}: {_describe(roof)}",
+        title=f"GPU {lowest.number} as now clocked, {dtype}: {_describe(roof)}",
     )
 
 
@@ -262,7 +267,7 @@ def _memory_label(
     """Along the memory roof, just above it; each further part's stands further up."""
     bandwidth = part.spec.dram_bytes_per_second
     intensity = _start(frame, bandwidth) * 10 ** (0.25 + 1.1 * position)
-    name = f"{part.spec.name} " if several_parts else ""
+    name = f"{part.name} " if several_parts else ""
     text = f"{name}memory {render_quantity(bandwidth, 'B/s')}"
     rise = math.radians(frame.slope_degrees)
     across, up = math.cos(rise), math.sin(rise)

@@ -75,7 +75,7 @@ class _Point:
     flops_per_byte: float
     flops_per_second: float
     title: str
-    number: int
+    number: str
     """Of the GPU or engine, for the label."""
     bottleneck: Bottleneck | None = None
     phase: str = ""
@@ -113,7 +113,11 @@ def roofline_chart(
         roof_labels=tuple(roof_labels),
         clusters=tuple(_cluster(frame, placer, group, brief=brief) for group in groups),
         absent=render_numbers(
-            [gpu.index for index, gpu in enumerate(assessment.gpus) if index not in placed]
+            [
+                gpu.number
+                for index, gpu in enumerate(assessment.gpus)
+                if index not in placed and not gpu.partitioned
+            ]
         ),
         has_phases=bool(phase_points),
         has_lowered=any(line.kind == "current-roof" for line in roof_lines),
@@ -133,7 +137,7 @@ def _y_decades(parts: Sequence[Part], points: Sequence[_Point]) -> tuple[int, in
 
 
 def _summary(parts: Sequence[Part], points: Sequence[_Point]) -> str:
-    names = ", ".join(part.spec.name for part in parts)
+    names = ", ".join(part.name for part in parts)
     where = "; ".join(point.title for point in points) or "no GPU does measurable work"
     return f"Roofline of {names}. {where}."
 
@@ -150,10 +154,10 @@ def _gpu_point(gpu: GpuAssessment) -> _Point | None:
     return _Point(
         flops_per_byte=intensity.value,
         flops_per_second=flops.value,
-        number=gpu.index,
+        number=gpu.number,
         bottleneck=gpu.verdict.bottleneck,
         title=(
-            f"GPU {gpu.index}: {WORDS[gpu.verdict.bottleneck]}; {intensity_words(intensity.value)}, "
+            f"GPU {gpu.number}: {WORDS[gpu.verdict.bottleneck]}; {intensity_words(intensity.value)}, "
             f"{render_quantity(flops.value, 'FLOP/s')}{attained} ({intensity.evidence})"
         ),
     )
@@ -176,7 +180,7 @@ def _phase_points(engines: Iterable[EngineAssessment]) -> Iterator[_Point]:
             yield _Point(
                 flops_per_byte=intensity,
                 flops_per_second=speed,
-                number=number,
+                number=str(number),
                 phase=phase,
                 title=(
                     f"{phase} of engine {number} ({engine.key.server}) while it runs: "

@@ -153,7 +153,9 @@ def source_status(state: SourceState[Any]) -> tuple[str, str]:
 def gpus_by_class(gpus: Sequence[GpuAssessment]) -> dict[Bottleneck, str]:
     """The numbers of the GPUs in each class, as people list them."""
     return {
-        name: render_numbers([gpu.index for gpu in gpus if gpu.up and gpu.verdict.bottleneck == name])
+        name: render_numbers(
+            [gpu.number for gpu in gpus if gpu.up and not gpu.partitioned and gpu.verdict.bottleneck == name]
+        )
         for name in BOTTLENECKS
     }
 

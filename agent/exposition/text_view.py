@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from agent.advice.node import advise_node
 from agent.advice.words import counted
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
+from agent.exposition.headline import faults
 from agent.exposition.line_breaks import NO_BREAK_SPACE, with_units
 from agent.readings import Absent, Failed
 from agent.roofline.bottleneck import WORDS
@@ -22,7 +23,10 @@ def render_text(assessment: Assessment) -> str:
 
 
 def _lines(assessment: Assessment) -> Iterator[str]:
-    gpus, engines = counted(len(assessment.gpus), "GPU"), counted(len(assessment.engines), "engine")
+    gpus, engines = (
+        counted(len({gpu.index for gpu in assessment.gpus}), "GPU"),
+        counted(len(assessment.engines), "engine"),
+    )
     yield f"{assessment.node}: {gpus}, {engines}"
     for gpu in assessment.gpus:
         yield ""
@@ -47,9 +51,15 @@ def _lines(assessment: Assessment) -> Iterator[str]:
 
 
 def _gpu(gpu: GpuAssessment) -> Iterator[str]:
-    yield f"GPU {gpu.index}  {gpu.name}"
+    yield f"GPU {gpu.number}  {gpu.name}"
     if not gpu.up:
         yield from _wrap(f"lost: {gpu.problem}")
+    for words in faults(gpu.health):
+        yield from _wrap(words, first="  health      ")
+    if not gpu.up:
+        return
+    if gpu.partitioned:
+        yield "  in MIG mode: each of its instances stands below, by itself"
         return
     verdict = gpu.verdict
     certainty = ""

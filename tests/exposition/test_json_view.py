@@ -33,9 +33,19 @@ EFFECT = {
     *("kv_tokens", "bytes_freed", "gpus_freed", "usd_per_hour_saved"),
 }
 GPU = {
-    *("index", "uuid", "name", "up", "problem", "compute_dtype", "compute_clock_ratio"),
+    *(
+        "index",
+        "number",
+        "uuid",
+        "name",
+        "up",
+        "problem",
+        "partitioned",
+        "compute_dtype",
+        "compute_clock_ratio",
+    ),
     *("memory_clock_ratio", "flops_per_second", "dram_bytes_per_second", "intensity", "attained_ratio"),
-    *("throttle", "verdict", "roofs", "reading", "window", "engines", "totals", "history"),
+    *("throttle", "verdict", "roofs", "reading", "health", "window", "engines", "totals", "history"),
 }
 ENGINE = {
     *("server", "rank", "engine", "model", "up", "problem", "gpu_uuids", "served_origin", "busy_ratio"),
@@ -122,7 +132,7 @@ def test_advice_has_its_effect_in_numbers() -> None:
     (quantize, other) = assessment_document(scenes.memory_bound())["advice"]
     assert quantize["kind"] == "quantize_weights"
     assert quantize["engines"] == [{"server": "127.0.0.1:8000", "rank": "0"}]
-    assert quantize["gpus"] == [{"index": 0, "uuid": "GPU-0"}]
+    assert quantize["gpus"] == [{"index": 0, "uuid": "GPU-0", "number": "0"}]
     assert set(quantize["effect"]) == EFFECT
     assert 1.2 < quantize["effect"]["tokens_per_second_ratio"] < 2
     assert quantize["effect"]["gpus_freed"] is None
