@@ -23,7 +23,7 @@ from agent.exposition.server import ExpositionServer
 from agent.model_files import load_config_json
 from agent.prices import PricePeriod
 from agent.readings import DcgmReading, NodeReading
-from agent.recovery import Remedy, find_remedy, is_in_container
+from agent.recovery import Remedy, find_remedy
 from agent.resolution import ModelChoice
 from agent.roofline.catalogue import find_config
 from agent.roofline.gpus import GpuSpec, find_gpu
@@ -55,7 +55,6 @@ class Agent:
     ) -> None:
         self._configuration = configuration
         self._clock = clock or SystemClock()
-        self._in_container = is_in_container()
         self._nvml_source = nvml if nvml is not None else self._open_nvml()
         self.nvml_poller = self._poll_nvml()
         self.dcgm_poller = self._poll_dcgm()
@@ -157,8 +156,12 @@ class Agent:
         """What this process must do because going on is of no use, if so."""
         if self.nvml_poller is None:
             return None
+        settings = self._configuration.nvml
         return find_remedy(
-            self.nvml_poller.state(), now_seconds=self._clock.monotonic(), in_container=self._in_container
+            self.nvml_poller.state(),
+            now_seconds=self._clock.monotonic(),
+            patience_seconds=settings.restart_after_seconds,
+            policy=settings.restart,
         )
 
     def _open_nvml(self) -> NvmlSource | None:

@@ -30,6 +30,7 @@ from agent.engines.base import server_of
 from agent.engines.registry import ENGINES
 from agent.errors import ConfigurationError, UnknownModelError
 from agent.model_files import load_config_json
+from agent.recovery import Policy
 from agent.roofline.catalogue import find_config
 from agent.roofline.dtypes import DTYPES, find_dtype
 from agent.roofline.families import parse_architecture
@@ -94,6 +95,8 @@ class Nvml(Section):
     enabled: bool = True
     gpm: bool = True
     release_seconds: float = Field(default=300.0, ge=1, le=86400)
+    restart: Policy = "auto"
+    restart_after_seconds: float = Field(default=60.0, ge=1, le=86400)
 
 
 class Dcgm(Section):

@@ -16,8 +16,6 @@ from typing import Any, Literal
 from agent.readings import Failed
 from agent.sources.base import SourceState
 
-PATIENCE_SECONDS = 60.0
-"""How long NVML must have failed so, after it had worked, until the process gives up."""
 EXIT_RESTART = 75
 """The exit status that asks for a new container (EX_TEMPFAIL of sysexits.h)."""
 
@@ -26,21 +24,26 @@ DEVICES_LOST = ("operating_system", "unknown")
 """Reasons for which NVML fails."""
 
 Remedy = Literal["exec", "exit"]
+"""`exec` the same command anew; `exit`, so that another container is started."""
+Policy = Literal["auto", "exec", "exit", "never"]
+"""`auto` is `exit` in a container, `exec` elsewhere."""
 
 
-def find_remedy(state: SourceState[Any], *, now_seconds: float, in_container: bool) -> Remedy | None:
-    """`exec` the same command anew on a host, `exit` in a container, or `None`: go on and try again.
+def find_remedy(
+    state: SourceState[Any], *, now_seconds: float, patience_seconds: float, policy: Policy
+) -> Remedy | None:
+    """What to do when NVML has failed for `patience_seconds`; `None`: go on and try again.
 
     Only where NVML had worked in this process: what was wrong from the start, a new start does not cure.
     """
     success, outcome = state.last_success, state.outcome
-    if success is None or not isinstance(outcome, Failed):
+    if success is None or not isinstance(outcome, Failed) or policy == "never":
         return None
-    if now_seconds - success.at_seconds < PATIENCE_SECONDS:
+    if now_seconds - success.at_seconds < patience_seconds:
         return None
-    if in_container:
-        return "exit" if outcome.reason in (*LIBRARY_CHANGED, *DEVICES_LOST) else None
-    return "exec" if outcome.reason in LIBRARY_CHANGED else None
+    remedy: Remedy = policy if policy != "auto" else "exit" if is_in_container() else "exec"
+    curable = (*LIBRARY_CHANGED, *DEVICES_LOST) if remedy == "exit" else LIBRARY_CHANGED
+    return remedy if outcome.reason in curable else None
 
 
 def is_in_container(*, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> bool:

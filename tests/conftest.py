@@ -75,3 +75,8 @@ def watch(libraries: dict[int, Path], tmp_path: Path, fresh_pynvml: None) -> Ite
     yield begin
     for one in watched:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_library(tmp_path_factory.mktemp("nvml"))

@@ -9,12 +9,7 @@ import pytest
 
 from agent.clock import ManualClock
 from agent.sources.nvml import NvmlSource
-from tests.nvml_standin import StandIn, compile_library
-
-
-@pytest.fixture(scope="session")
-def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_library(tmp_path_factory.mktemp("nvml"))
+from tests.nvml_standin import StandIn
 
 
 @pytest.fixture
