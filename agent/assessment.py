@@ -133,6 +133,8 @@ class GpuAssessment:
     up: bool
     problem: str | None = None
     reading: GpuReading | None = None
+    last_reading: GpuReading | None = None
+    """The same, or of a lost GPU the last there was, for what never changes about it."""
     health: GpuHealth = field(default_factory=GpuHealth)
     """Of a lost GPU, what is still known of it."""
     spec: GpuSpec | None = None
@@ -159,9 +161,9 @@ class GpuAssessment:
     @property
     def number(self) -> str:
         """How people call it: ``3``; of a MIG instance ``3:9``, GPU and GPU instance."""
-        mig = self.reading.mig if self.reading is not None else None
+        mig = self.last_reading.mig if self.last_reading is not None else None
         if mig is None:
-            return self.uuid if self.uuid.startswith("MIG-") else str(self.index)
+            return str(self.index)
         compute = f":{mig.compute_instance_id}" if mig.compute_instance_id else ""
         return f"{self.index}:{mig.gpu_instance_id}{compute}"
 

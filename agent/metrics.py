@@ -196,8 +196,12 @@ def _work(
 
 
 def _peaks(gpu: GpuAssessment) -> Iterator[tuple[tuple[str, ...], float]]:
-    if gpu.spec is not None:
+    if gpu.spec is not None and not gpu.partitioned:
         yield from _by_name(gpu.spec.flops_per_second)
+
+
+def _bandwidth(gpu: GpuAssessment) -> float | None:
+    return gpu.spec.dram_bytes_per_second if gpu.spec is not None and not gpu.partitioned else None
 
 
 def _roofs(gpu: GpuAssessment) -> Iterator[tuple[tuple[str, ...], float]]:
@@ -237,20 +241,22 @@ def _requests(engine: EngineAssessment) -> Iterator[tuple[tuple[str, ...], float
 
 
 def _gpu_info(assessment: Assessment) -> Iterator[Series]:
+    """The same labels whether the GPU can be read now or not."""
     for gpu in assessment.gpus:
         if gpu.uuid:
-            capability = gpu.reading.compute_capability if gpu.reading is not None else None
+            reading = gpu.last_reading
+            capability = reading.compute_capability if reading is not None else None
             yield (
                 (
                     *_gpu_labels(gpu),
                     gpu.name,
                     gpu.spec.name if gpu.spec is not None else "unknown",
                     gpu.spec.origin if gpu.spec is not None else "none",
-                    (gpu.reading.pci_bus_id if gpu.reading is not None else None) or "",
+                    (reading.pci_bus_id if reading is not None else None) or "",
                     ".".join(map(str, capability)) if capability is not None else "",
                     assessment.driver_version or "",
-                    gpu.reading.mig.parent_uuid if gpu.reading is not None and gpu.reading.mig else "",
-                    gpu.reading.memory_origin if gpu.reading is not None else "",
+                    reading.mig.parent_uuid if reading is not None and reading.mig else "",
+                    reading.memory_origin if reading is not None else "",
                 ),
                 1.0,
             )
@@ -368,7 +374,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         help="Peak DRAM bandwidth of the part.",
         labels=GPU,
         origin="datasheet, or 2 x memory clock x bus width",
-        read=_each_gpu(lambda g: g.spec.dram_bytes_per_second if g.spec is not None else None),
+        read=_each_gpu(_bandwidth),
     ),
     Metric(
         name="gpu_ridge_flops_per_byte",
@@ -393,7 +399,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         labels=GPU,
         origin="peak x memory clock / maximum",
         read=_each_gpu(
-            lambda g: g.spec.dram_bytes_per_second * g.memory_clock_ratio if g.spec is not None else None
+            lambda g: peak * g.memory_clock_ratio if (peak := _bandwidth(g)) is not None else None
         ),
     ),
     Metric(
@@ -401,7 +407,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         kind="gauge",
         help="DRAM bandwidth used / theoretical maximum, measured, mean over the window.",
         labels=(*GPU, "evidence"),
-        origin="GPM",
+        origin="GPM, else dcgm",
         read=_each_gpu_by(_active("dram_ratio")),
     ),
     Metric(
@@ -409,7 +415,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         kind="gauge",
         help="Share of cycles in which a tensor pipe was active, measured, mean over the window.",
         labels=(*GPU, "evidence"),
-        origin="GPM",
+        origin="GPM, else dcgm",
         read=_each_gpu_by(_active("tensor_ratio")),
     ),
     Metric(
@@ -417,7 +423,7 @@ GPU_METRICS: tuple[Metric, ...] = (
         kind="gauge",
         help="SMs with work resident / all SMs, measured, mean over the window.",
         labels=(*GPU, "evidence"),
-        origin="GPM",
+        origin="GPM, else dcgm",
         read=_each_gpu_by(_active("sm_ratio")),
     ),
     *(
@@ -427,7 +433,7 @@ GPU_METRICS: tuple[Metric, ...] = (
             help=f"Time weighted with the measured ratio of {quantity.replace('_', ' ')}; divide by "
             f'gpu_evidence_seconds_total{{quantity="{quantity}"}} of the same evidence.',
             labels=(*GPU, "evidence"),
-            origin="GPM",
+            origin="GPM, else dcgm",
             read=_active_seconds(quantity),
         )
         for quantity in ("dram_active", "tensor_active", "sm_active")
@@ -470,16 +476,16 @@ GPU_METRICS: tuple[Metric, ...] = (
         kind="counter",
         help="DRAM traffic, each second by the best evidence it had: sum over evidence for the total.",
         labels=(*GPU, "evidence"),
-        origin="GPM, else engine counters x architecture",
+        origin="GPM, else dcgm, else engine counters x architecture",
         read=_each_gpu_by(lambda g: _by_name(g.totals.dram_bytes) if not g.partitioned else ()),
     ),
     Metric(
         name="gpu_flops_total",
         kind="counter",
-        help="FLOPs, each second by the best evidence it had. gpm is an estimate and an upper bound, for "
-        "GPUs without a known engine: tensor-active x peak at the SM clock.",
+        help="FLOPs, each second by the best evidence it had. gpm and dcgm are estimates, upper bounds, "
+        "for GPUs without a known engine: tensor-active x peak at the SM clock.",
         labels=(*GPU, "evidence"),
-        origin="engine counters x architecture, else GPM",
+        origin="engine counters x architecture, else GPM or dcgm",
         read=_each_gpu_by(lambda g: _by_name(g.totals.flops) if not g.partitioned else ()),
     ),
     Metric(
@@ -1001,7 +1007,7 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         help="Modelled / measured DRAM bytes over the window; expected 0.9-1.3; far off: a wrong model, "
         "dtype or GPU.",
         labels=ENGINE,
-        origin="engine counters x architecture, GPM",
+        origin="engine counters x architecture, GPM or dcgm",
         read=_each_engine(lambda e: e.agreement_ratio),
     ),
     Metric(

@@ -75,6 +75,7 @@ class Node:
             if isinstance(gpu, Fused):
                 track = self._track(gpu.reading)
                 track.absent_seconds = 0.0
+                track.last_reading = gpu.reading
                 track.measured = track.ladder.climb(gpu.rungs, now_seconds=beat.now_seconds)
                 track.history.add(read_at_seconds, gpu.reading, track.measured)
 
@@ -97,7 +98,7 @@ class Node:
         assessed = []
         for gpu in self._present:
             if isinstance(gpu, GpuLost):
-                one = _lost(gpu)
+                one = _lost(gpu, self.tracks.get(gpu.uuid or ""))
             elif gpu.partitioned:
                 one = self._board(gpu, beat)
             else:
@@ -216,7 +217,9 @@ class Node:
             up=True,
             problem=reason,
             reading=reading,
+            last_reading=reading,
             health=reading.health,
+            spec=track.spec,
             verdict=Verdict(bottleneck="unknown", reason=reason),
         )
 
@@ -252,13 +255,15 @@ class Node:
         return price * share * beat.elapsed_seconds / SECONDS_PER_HOUR
 
 
-def _lost(gpu: GpuLost) -> GpuAssessment:
+def _lost(gpu: GpuLost, track: GpuTrack | None) -> GpuAssessment:
     return GpuAssessment(
         index=gpu.index,
         uuid=gpu.uuid or "",
-        name=gpu.name or "",
+        name=gpu.name or (track.last_reading.name if track is not None and track.last_reading else ""),
         up=False,
         problem=gpu.message,
+        last_reading=track.last_reading if track is not None else None,
         health=gpu.health,
+        spec=track.spec if track is not None else None,
         verdict=Verdict(bottleneck="unknown", reason=gpu.message),
     )

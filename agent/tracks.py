@@ -33,6 +33,7 @@ class GpuTrack:
         self.history = GpuHistory(keep_seconds=keep_seconds)
         self.parent_uuid: str | None = None
         """Of a MIG instance."""
+        self.last_reading: GpuReading | None = None
         self.absent_seconds = 0.0
         """Watched, since it was last read."""
         self.spec: GpuSpec | None = None

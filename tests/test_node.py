@@ -58,6 +58,7 @@ def test_instances_are_known_by_their_uuid_and_lead_to_their_gpu(watch: Watch) -
     infos = {labels[1]: labels for name, labels in series if name == "gpu_info"}
     assert {labels[8] for uuid, labels in infos.items() if uuid.startswith("MIG-")} == {BOARD}
     assert infos[BOARD][8] == ""
+    assert {labels[3] for labels in infos.values()} == {"H100-SXM5-80GB"}
     assert all(labels[0] == "1" for uuid, labels in infos.items() if uuid != infos_of_whole(infos))
 
 
@@ -202,3 +203,18 @@ def test_a_lost_gpu_still_says_why(watch: Watch) -> None:
     assert series[("gpu_xid_errors_total", ("1", uuid, "48"))] == 0
     assert ("gpu_last_xid_timestamp_seconds", ("1", uuid)) in series
     assert not [one for one in of(series, uuid) if one[0] == "gpu_power_watts"]
+
+
+@pytest.mark.parametrize("machine", ["8 GPUs", "7 MIG instances"])
+def test_a_lost_gpu_keeps_the_labels_that_describe_it(watch: Watch, machine: str) -> None:
+    watched = watch(MACHINES[machine])
+    before = watched.beat(3)
+    watched.stand_in.set({f"{watched.machine.victim}.return": 15})
+    after = watched.beat(3)
+    assert sum(not gpu.up for gpu in after.gpus) == 1
+
+    def infos(assessment: Assessment) -> set[object]:
+        return {series for series in series_of(assessment) if series[0] == "gpu_info"}
+
+    assert infos(after) == infos(before)
+    assert {gpu.number for gpu in after.gpus} == {gpu.number for gpu in before.gpus}

@@ -62,7 +62,7 @@ def headline(assessment: Assessment) -> tuple[Clause, ...]:
 
 
 def _noun(gpus: Sequence[GpuAssessment]) -> str:
-    instances = sum(gpu.reading is not None and gpu.reading.mig is not None for gpu in gpus)
+    instances = sum(gpu.last_reading is not None and gpu.last_reading.mig is not None for gpu in gpus)
     return {0: "GPU", len(gpus): "MIG instance"}.get(instances, "GPUs and MIG instance")
 
 

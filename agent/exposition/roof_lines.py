@@ -122,7 +122,7 @@ def parts_of(gpus: Iterable[GpuAssessment]) -> tuple[Part, ...]:
     """The parts that have a memory roof, the most frequent first."""
     groups: dict[tuple[str, float, int | None], list[GpuAssessment]] = defaultdict(list)
     for gpu in gpus:
-        if gpu.up and gpu.spec is not None:
+        if gpu.up and gpu.spec is not None and not gpu.partitioned:
             groups[(gpu.spec.name, gpu.spec.share, gpu.spec.sm_count)].append(gpu)
     parts = [
         Part(spec=group[0].spec, gpus=tuple(group)) for group in groups.values() if group[0].spec is not None
