@@ -87,6 +87,8 @@ def demo(options: argparse.Namespace) -> int:
         print(f"  as JSON       {base}/api/v1/assessment")
         for engine in node.engine_configurations():
             print(f"  an engine     {engine['url']}")
+        if (dcgm := node.dcgm_configuration()) is not None:
+            print(f"  dcgm-exporter {dcgm['url']}")
         print("The first window fills within half a minute. Ctrl-C ends it.", flush=True)
         stop.wait()
     finally:
@@ -97,9 +99,10 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def simulated_configuration(configuration: Configuration, node: SimulatedNode) -> Configuration:
-    """The configuration with the simulated engines in place of its own."""
+    """The configuration with the simulated engines, and exporter if any, in place of its own."""
     document = configuration.model_dump(by_alias=True)
     document["engines"] = node.engine_configurations()
+    document["dcgm"] |= node.dcgm_configuration() or {"url": ""}
     return Configuration.model_validate(document)
 
 
@@ -148,13 +151,15 @@ def watch(
     observe: Callable[[Assessment], None] = lambda _: None,
 ) -> None:
     """Beat by hand through `seconds` of the clock's own time; `observe` sees each assessment."""
-    engines_due = clock.monotonic()
+    engines_due = dcgm_due = clock.monotonic()
     end = clock.monotonic() + seconds
     while clock.monotonic() <= end:
-        due = clock.monotonic() >= engines_due
-        if due:
+        engines, dcgm = clock.monotonic() >= engines_due, clock.monotonic() >= dcgm_due
+        if engines:
             engines_due += configuration.engines_interval_seconds
-        observe(agent.beat(engines=due))
+        if dcgm:
+            dcgm_due += configuration.dcgm.interval_seconds
+        observe(agent.beat(engines=engines, dcgm=dcgm))
         clock.advance(configuration.interval_seconds)
 
 

@@ -42,8 +42,10 @@ class Fused:
     rungs: tuple[Activity, ...]
 
 
-def fuse(gpus: Sequence[GpuReading | GpuLost], page: Page | None) -> tuple[Fused | GpuLost, ...]:
-    """NVML's GPUs, each with what the page adds."""
+def fuse(
+    gpus: Sequence[GpuReading | GpuLost], page: Page | None, *, missing: str | None = None
+) -> tuple[Fused | GpuLost, ...]:
+    """NVML's GPUs, each with what the page adds; `missing` is why there is none, where one is configured."""
     by_part: Mapping[tuple[str, int | None], DcgmGpu] = (
         {} if page is None else {(gpu.uuid, gpu.gpu_instance_id): gpu for gpu in page.reading.gpus}
     )
@@ -53,7 +55,7 @@ def fuse(gpus: Sequence[GpuReading | GpuLost], page: Page | None) -> tuple[Fused
             fused.append(gpu)
             continue
         part = (gpu.uuid, None) if gpu.mig is None else (gpu.mig.parent_uuid, gpu.mig.gpu_instance_id)
-        fused.append(_fuse_one(gpu, by_part.get(part), page))
+        fused.append(_fuse_one(gpu, by_part.get(part), page, missing))
     return tuple(fused)
 
 
@@ -68,20 +70,20 @@ def gpus_of(page: Page) -> tuple[GpuReading, ...]:
     )
 
 
-def _fuse_one(gpu: GpuReading, shown: DcgmGpu | None, page: Page | None) -> Fused:
+def _fuse_one(gpu: GpuReading, shown: DcgmGpu | None, page: Page | None, missing: str | None) -> Fused:
     own = (gpu.activity,) if gpu.activity is not None else ()
     if page is None or gpu.partitioned:
-        return Fused(reading=gpu, rungs=own)
+        return Fused(reading=_explained(gpu, missing) if missing and not gpu.partitioned else gpu, rungs=own)
     if shown is None:
         problem = "the dcgm-exporter's page does not show this GPU"
         return Fused(reading=_explained(gpu, problem), rungs=own)
     if gpu.mig is None:  # of an instance the page repeats what is its board's
-        missing: dict[str, Any] = {
+        unsaid: dict[str, Any] = {
             name: round(value) if name.endswith("_bytes") else value
             for name, value in shown.values.items()
             if getattr(gpu, name) is None
         }
-        gpu = replace(gpu, **missing)
+        gpu = replace(gpu, **unsaid)
     if shown.activity is None:
         return Fused(reading=_explained(gpu, shown.activity_problem or "no activity"), rungs=own)
     if not page.speaks:

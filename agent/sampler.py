@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from agent.assessment import (
     Assessment,
@@ -108,8 +109,8 @@ def _deal(gpus: tuple[str, ...], position: int, ranks: int) -> tuple[str, ...]:
     return gpus[position * each : (position + 1) * each]
 
 
-def _silence(state: SourceState[ServerReading], now: float) -> str:
-    """Why nothing is known of a server now."""
+def _silence(state: SourceState[Any], now: float) -> str:
+    """Why nothing is known from a source now."""
     if isinstance(state.outcome, Failed):
         return state.outcome.message
     if state.last_success is None:
@@ -140,7 +141,8 @@ def _read_gpus(
             interval_seconds=dcgm.interval_seconds,
         )
     if node is not None:
-        return Read(reading=fuse(node.reading.gpus, page), at_seconds=node.at_seconds)
+        missing = f"dcgm: {_silence(dcgm, now)}" if dcgm is not None and page is None else None
+        return Read(reading=fuse(node.reading.gpus, page, missing=missing), at_seconds=node.at_seconds)
     if page is None or shown is None or (nvml is not None and not isinstance(nvml.outcome, Absent)):
         return None
     return Read(reading=fuse(gpus_of(page), page), at_seconds=shown.at_seconds)

@@ -110,3 +110,9 @@ def test_without_nvml_the_page_names_the_gpus() -> None:
     assert (gpu.index, gpu.uuid, gpu.name) == (3, "GPU-a", "NVIDIA L4")
     fused = one(gpu, shown)
     assert (fused.reading.power_watts, fused.rungs) == (40.0, (DCGM,))
+
+
+def test_why_the_page_is_missing_stands_beside_what_nvml_says() -> None:
+    (fused,) = fuse([nvml(activity_problem="no GPM")], None, missing="dcgm: not read yet")
+    assert isinstance(fused, Fused)
+    assert fused.reading.activity_problem == "no GPM; dcgm: not read yet"

@@ -94,6 +94,7 @@ STORIES: dict[str, Story] = {
     "shared-gpu": Story(),
     "data-parallel": Story(agrees=True),
     "contradicting-evidence": Story(unknown=Unknown(end_seconds=300, reason="evidence contradicts itself")),
+    "measured-by-dcgm": Story(agrees=True),
     "gpu-lost": Story(
         seconds=600,
         page_at_seconds=150,

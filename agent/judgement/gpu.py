@@ -9,6 +9,7 @@ from agent.assessment import DEFAULT_COMPUTE_DTYPE, EngineAssessment, GpuAssessm
 from agent.judgement.engine import describe_step, hung_reason
 from agent.readings import Evidence, GpuReading
 from agent.roofline.bottleneck import (
+    IDLE_RATIO,
     UNEXPLAINED_RATIO,
     Counters,
     Verdict,
@@ -58,6 +59,7 @@ def assess_gpu(facts: GpuFacts) -> GpuAssessment:
         up=True,
         problem=reading.activity_problem,
         reading=reading,
+        last_reading=reading,
         health=reading.health,
         spec=spec,
         window=window,
@@ -191,12 +193,14 @@ def _gpu_verdict(facts: GpuFacts) -> Verdict:
     assert busiest.work is not None
     assert busiest.traffic is not None
     assert busiest.constants is not None
+    disbelieved = busy >= IDLE_RATIO and shares["unexplained"] > UNEXPLAINED_RATIO
     return from_shares(
         shares,
         busy_ratio=busy,
         detail=describe_step(busiest.work, busiest.traffic, busiest.ridge_flops_per_byte),
-        # What lags behind the steps can neither confirm nor refuse them.
-        counters=None if facts.window.coarse else counters,
+        # What lags behind the steps can neither confirm nor refuse them; where they say nothing, it is all
+        # there is.
+        counters=counters if disbelieved or not facts.window.coarse else None,
         dram_efficiency=busiest.constants.decode_dram_efficiency,
         compute_efficiency=busiest.constants.prefill_compute_efficiency,
     )

@@ -8,10 +8,11 @@ from operator import attrgetter
 from agent.readings import Activity, GpuCounters, GpuHealth, GpuLost, GpuProcess, GpuReading
 from agent.simulate.activity import KERNEL_KINDS, Kind, Ledger, activity_between, joules, watts
 from agent.simulate.engine import SimulatedEngine
+from agent.simulate.parts import Part
 from agent.simulate.scenario import BLOCK_TOKENS, Engine, Gpu
 from agent.simulate.timeline import Timeline
 
-_MEMORY_RESERVED_BYTES = 600 << 20
+MEMORY_RESERVED_BYTES = 600 << 20
 _RUNTIME_BYTES = 3_000_000_000
 """What an engine holds besides weights and KV cache: context, graphs, activations."""
 
@@ -58,8 +59,9 @@ class SimulatedGpu:
         """Whether it is off the bus now."""
         self._xids: dict[int, int] = {}
         self._last_xid_unix_seconds: float | None = None
-        self._index = index
-        self._uuid = f"GPU-00000000-0000-0000-0000-{index:012d}"
+        self.index = index
+        self.uuid = f"GPU-00000000-0000-0000-0000-{index:012d}"
+        self.pci_bus_id = f"00000000:{0x18 + index:02X}:00.0"
         self._sampled_at = group.timeline.accounted_until
         self._sampled_ledger = group.timeline.ledger
         self._activity: Activity | None = None
@@ -67,6 +69,28 @@ class SimulatedGpu:
             spec.part.power_limit_watts if spec.power_limit_watts is None else spec.power_limit_watts
         )
         self._power_watts = watts(Kind.IDLE, spec.part, self._limit_watts)
+
+    @property
+    def memory_used_bytes(self) -> int:
+        """By its engines."""
+        return round(sum(_bytes_per_gpu(engine.spec) for engine in self.group.engines))
+
+    @property
+    def memory_free_bytes(self) -> int:
+        """What neither engines nor the driver hold."""
+        return self.spec.part.memory_total_bytes - MEMORY_RESERVED_BYTES - self.memory_used_bytes
+
+    @property
+    def sm_clock_hertz(self) -> float:
+        """As clocked now."""
+        part = self.spec.part
+        if not self.group.engines:
+            return part.sm_clock_unused_hertz
+        return part.sm_clock_max_hertz * self.spec.sm_clock_ratio
+
+    def joules(self, ledger: Ledger) -> float:
+        """Energy drawn from the start up to this ledger."""
+        return joules(ledger, self.spec.part, self._limit_watts)
 
     def lose(self, unix_seconds: float) -> None:
         """It falls off the bus, which the driver reports as XID 79."""
@@ -80,21 +104,15 @@ class SimulatedGpu:
         part = self.spec.part
         if self.lost:
             return GpuLost(
-                index=self._index,
-                uuid=self._uuid,
+                index=self.index,
+                uuid=self.uuid,
                 name=part.name,
                 reason="gpu_is_lost",
-                message=f"GPU {self._index} has fallen off the bus; it needs a reset, or the node a reboot",
+                message=f"GPU {self.index} has fallen off the bus; it needs a reset, or the node a reboot",
                 health=GpuHealth(
                     xid_errors=dict(self._xids), last_xid_unix_seconds=self._last_xid_unix_seconds
                 ),
             )
-        used = round(sum(_bytes_per_gpu(engine.spec) for engine in self.group.engines))
-        sm_clock = (
-            part.sm_clock_max_hertz * self.spec.sm_clock_ratio
-            if self.group.engines
-            else part.sm_clock_unused_hertz
-        )
         activity = self._activity
         kernel_time_ratio = activity.graphics_ratio if activity else None
         if activity and self.spec.profiling_reads_zero:
@@ -103,25 +121,23 @@ class SimulatedGpu:
         if not part.has_gpm:
             activity, problem = None, _NO_GPM
         return GpuReading(
-            index=self._index,
-            uuid=self._uuid,
+            index=self.index,
+            uuid=self.uuid,
             name=part.name,
-            pci_bus_id=f"00000000:{0x18 + self._index:02X}:00.0",
+            pci_bus_id=self.pci_bus_id,
             compute_capability=part.compute_capability,
             memory_total_bytes=part.memory_total_bytes,
-            memory_used_bytes=used,
-            memory_free_bytes=part.memory_total_bytes - _MEMORY_RESERVED_BYTES - used,
-            memory_reserved_bytes=_MEMORY_RESERVED_BYTES,
+            memory_used_bytes=self.memory_used_bytes,
+            memory_free_bytes=self.memory_free_bytes,
+            memory_reserved_bytes=MEMORY_RESERVED_BYTES,
             memory_bus_bits=part.memory_bus_bits,
             power_watts=self._power_watts,
             power_instant_watts=self._power_watts,
             power_limit_watts=self._limit_watts,
-            energy_joules=self._joules(self.group.timeline.ledger),
-            temperature_celsius=round(30 + 0.06 * self._power_watts),
-            memory_temperature_celsius=round(34 + 0.07 * self._power_watts)
-            if part.has_memory_sensor
-            else None,
-            sm_clock_hertz=sm_clock,
+            energy_joules=self.joules(self.group.timeline.ledger),
+            temperature_celsius=temperature_celsius(self._power_watts),
+            memory_temperature_celsius=memory_temperature_celsius(part, self._power_watts),
+            sm_clock_hertz=self.sm_clock_hertz,
             sm_clock_max_hertz=part.sm_clock_max_hertz,
             memory_clock_hertz=part.memory_clock_hertz,
             memory_clock_max_hertz=part.memory_clock_hertz,
@@ -147,10 +163,11 @@ class SimulatedGpu:
     def _counters(self) -> GpuCounters:
         ledger = self.group.timeline.ledger
         worked = sum(ledger[:KERNEL_KINDS])
+        over_pcie = pcie_bytes(ledger)
         over_links = ledger[Kind.COMM] * _NVLINK_BYTES_PER_SECOND
         return GpuCounters(
-            pcie_receive_bytes=worked * _PCIE_BYTES_PER_SECOND,
-            pcie_transmit_bytes=worked * _PCIE_BYTES_PER_SECOND,
+            pcie_receive_bytes=over_pcie,
+            pcie_transmit_bytes=over_pcie,
             nvlink_receive_bytes=over_links,
             nvlink_transmit_bytes=over_links,
             clock_limited_seconds={
@@ -182,11 +199,23 @@ class SimulatedGpu:
             return
         was_lost = ledger[Kind.LOST] > self._sampled_ledger[Kind.LOST]
         self._activity = None if was_lost else activity_between(self._sampled_ledger, ledger, seconds)
-        self._power_watts = (self._joules(ledger) - self._joules(self._sampled_ledger)) / seconds
+        self._power_watts = (self.joules(ledger) - self.joules(self._sampled_ledger)) / seconds
         self._sampled_at, self._sampled_ledger = now, ledger
 
-    def _joules(self, ledger: Ledger) -> float:
-        return joules(ledger, self.spec.part, self._limit_watts)
+
+def temperature_celsius(power_watts: float) -> int:
+    """Of a chip that draws this much."""
+    return round(30 + 0.06 * power_watts)
+
+
+def memory_temperature_celsius(part: Part, power_watts: float) -> int | None:
+    """Of its memory, where that has a sensor."""
+    return round(34 + 0.07 * power_watts) if part.has_memory_sensor else None
+
+
+def pcie_bytes(ledger: Ledger) -> float:
+    """Since the start, each way."""
+    return sum(ledger[:KERNEL_KINDS]) * _PCIE_BYTES_PER_SECOND
 
 
 def _bytes_per_gpu(spec: Engine) -> float:

@@ -16,6 +16,7 @@ from threading import RLock
 from agent.clock import Clock
 from agent.readings import NodeReading
 from agent.simulate.activity import Kind
+from agent.simulate.dcgm import SimulatedDcgm
 from agent.simulate.gpu import GpuGroup, SimulatedGpu
 from agent.simulate.present import Present
 from agent.simulate.scenario import Outage, Scenario
@@ -60,10 +61,18 @@ class SimulatedNode:
         )
         for server in self.servers:
             server.start(0.0)
+        self.dcgm = (
+            SimulatedDcgm(
+                scenario.dcgm, gpus=self._gpus, present=self._present, driver_version=DRIVER_VERSION
+            )
+            if scenario.dcgm is not None
+            else None
+        )
         happenings = (happening for outage in scenario.outages for happening in self._outage(outage))
         self._happenings = deque(sorted(happenings, key=lambda happening: happening[0]))
         self.nvml = SimulatedNvml(self._gpus, present=self._present)
         self.truth = Truth(
+            parts=[gpu.spec.part for gpu in self._gpus],
             timelines=[gpu.group.timeline for gpu in self._gpus],
             untellable=frozenset(i for i, spec in enumerate(scenario.gpus) if spec.profiling_reads_zero),
             work=[server.work for server in self.servers],
@@ -71,20 +80,28 @@ class SimulatedNode:
         )
 
     def start(self) -> None:
-        """Open the servers' ports."""
+        """Open the ports of servers and exporter."""
         with self._lock:
             for server in self.servers:
                 server.open()
+            if self.dcgm is not None:
+                self.dcgm.open()
 
     def engine_configurations(self) -> tuple[dict[str, object], ...]:
         """What the agent's configuration file would list under `engines`; after `start`."""
         return tuple(server.configuration() for server in self.servers)
+
+    def dcgm_configuration(self) -> dict[str, object] | None:
+        """What it would say under `dcgm`, if there is an exporter; after `start`."""
+        return self.dcgm.configuration() if self.dcgm is not None else None
 
     def close(self) -> None:
         """Give the ports back."""
         with self._lock:
             for server in self.servers:
                 server.close()
+            if self.dcgm is not None:
+                self.dcgm.close()
 
     @contextmanager
     def _present(self) -> Iterator[None]:
@@ -98,6 +115,12 @@ class SimulatedNode:
             yield
 
     def _run(self, until: float) -> None:
+        while self.dcgm is not None and self.dcgm.next_at <= until:
+            self._work(self.dcgm.next_at)
+            self.dcgm.collect()
+        self._work(until)
+
+    def _work(self, until: float) -> None:
         for group in self._groups:
             group.run(until)
 
@@ -105,6 +128,9 @@ class SimulatedNode:
         at, until = outage.at_seconds, outage.until_seconds
         if outage.what == "gpu_lost":
             return (at, partial(self._lose, outage.index)), (until, partial(self._recover, outage.index))
+        if outage.what == "dcgm_frozen":
+            assert self.dcgm is not None
+            return (at, self.dcgm.freeze), (until, self.dcgm.thaw)
         server = self.servers[outage.index]
         return (at, server.hang if outage.what == "engines_hung" else server.stop), (until, server.start)
 

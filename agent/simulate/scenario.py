@@ -91,17 +91,26 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DcgmExporter:
+    """A dcgm-exporter beside the GPUs."""
+
+    collect_seconds: float = 30.0
+    """Its own default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
     """Something goes wrong, and perhaps comes back.
 
     `server_down`: its processes are gone and its port refuses; it comes back as a fresh start.
     `engines_hung`: its steps never end, its kernels stay resident, and its pages are still answered.
     `gpu_lost`: the GPU cannot be read, and the servers on it go down with it.
+    `dcgm_frozen`: the dcgm-exporter collects no more, and goes on to show what it has.
     """
 
-    what: Literal["server_down", "engines_hung", "gpu_lost"]
-    index: int
-    """Of the server or GPU."""
+    what: Literal["server_down", "engines_hung", "gpu_lost", "dcgm_frozen"]
+    index: int = 0
+    """Of the server or GPU; there is only one exporter."""
     at_seconds: float
     until_seconds: float = math.inf
 
@@ -115,6 +124,7 @@ class Scenario:
     """For people: what happens here, and what an observer should find."""
     gpus: tuple[Gpu, ...]
     servers: tuple[Server, ...]
+    dcgm: DcgmExporter | None = None
     outages: tuple[Outage, ...] = ()
 
     @property
@@ -133,3 +143,5 @@ class Scenario:
         for outage in self.outages:
             if outage.what == "gpu_lost" and (outage.index,) not in self.gpu_groups:
                 raise ValueError(f"{self.name}: only a GPU whose engines need no other can be lost")
+            if outage.what == "dcgm_frozen" and self.dcgm is None:
+                raise ValueError(f"{self.name}: there is no dcgm-exporter to freeze")

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from agent.simulate.parts import H200, L40S
-from agent.simulate.scenario import Engine, Gpu, Lengths, Model, Outage, Scenario, Server, Traffic
+from agent.simulate.scenario import (
+    DcgmExporter,
+    Engine,
+    Gpu,
+    Lengths,
+    Model,
+    Outage,
+    Scenario,
+    Server,
+    Traffic,
+)
 
 LLAMA_8B = Model(
     name="llama-3.1-8b",
@@ -31,6 +41,8 @@ BLOCKS_8B = 26_000
 """416,000 tokens: 55 GB, what the weights leave on one H100."""
 BLOCKS_8B_SHARED = 9_000
 """144,000 tokens: 19 GB, with another engine beside it."""
+BLOCKS_8B_L40S = 12_000
+"""192,000 tokens: 25 GB, what the weights leave on one L40S."""
 BLOCKS_70B = 22_000
 """352,000 tokens: 29 GB on each of four H100s."""
 BLOCKS_70B_L40S = 35_000
@@ -245,6 +257,19 @@ _OTHERS = (
         description="The profiling counters say that nothing happens, while kernels run all the time.",
         gpus=(Gpu(profiling_reads_zero=True),),
         servers=(_server(0, CHAT),),
+    ),
+    Scenario(
+        name="measured-by-dcgm",
+        description=(
+            "L40S have no profiling counters for NVML to read: a dcgm-exporter tells, every 30 seconds. Two "
+            "serve the same chat, but the host of one takes 40 ms between steps; the third has nothing to do."
+        ),
+        gpus=(Gpu(part=L40S),) * 3,
+        servers=(
+            _server(0, CHAT, num_gpu_blocks=BLOCKS_8B_L40S),
+            _server(1, CHAT, num_gpu_blocks=BLOCKS_8B_L40S, host_gap_seconds=0.04),
+        ),
+        dcgm=DcgmExporter(),
     ),
     Scenario(
         name="gpu-lost",

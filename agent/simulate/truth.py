@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.simulate.activity import Cause, seconds_by_cause
+from agent.simulate.activity import Cause, activity_between, seconds_by_cause
 from agent.simulate.engine import WorkDone
+from agent.simulate.parts import Part
 from agent.simulate.present import Present
 from agent.simulate.timeline import Timeline
 
@@ -20,11 +21,13 @@ class Truth:
     def __init__(
         self,
         *,
+        parts: Sequence[Part],
         timelines: Sequence[Timeline],
         untellable: frozenset[int],
         work: Sequence[Sequence[WorkDone]],
         present: Present,
     ) -> None:
+        self._parts = parts
         self._timelines = timelines
         self._untellable = untellable
         self._work = work
@@ -56,6 +59,15 @@ class Truth:
             overhead: seconds["kernel_latency"] + seconds["host"],
         }
         return max(shares, key=shares.__getitem__)
+
+    def dram_bytes(self, gpu_index: int, start_seconds: float, end_seconds: float) -> float:
+        """What this GPU's memory really moved."""
+        with self._present():
+            timeline = self._timelines[gpu_index]
+            seconds = end_seconds - start_seconds
+            activity = activity_between(timeline.at(start_seconds), timeline.at(end_seconds), seconds)
+            assert activity.dram_ratio is not None
+            return activity.dram_ratio * self._parts[gpu_index].dram_bytes_per_second * seconds
 
     def work(self, server_index: int, rank: int = 0) -> WorkDone:
         """What this engine has done until now, over all its starts; a copy."""

@@ -33,7 +33,8 @@ MAX_PARTS = 256
 """GPUs and MIG instances that one page may hold; sixteen GPUs in sevenths are fewer."""
 
 NO_PROFILING = (
-    "its dcgm-exporter shows no profiling fields (DCGM_FI_PROF_…); they take root and CAP_SYS_ADMIN there"
+    "its dcgm-exporter shows no profiling fields (DCGM_FI_PROF_…); they come with its second collection, and "
+    "take root and CAP_SYS_ADMIN there"
 )
 DIVIDED = "in MIG mode: its instances are measured, each by itself"
 
