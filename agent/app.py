@@ -10,16 +10,18 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from agent.assessment import Assessment
 from agent.clock import Clock, SystemClock
-from agent.config import Configuration, Engine, RoofOverride, redacted
+from agent.config import Configuration, Engine, RoofOverride, load_web_configuration, redacted
 from agent.engines.base import EngineSource
 from agent.engines.registry import ENGINES
+from agent.exposition.authentication import Authenticator
 from agent.exposition.collector import Renderer
-from agent.exposition.server import ExpositionServer
+from agent.exposition.server import Access, ExpositionServer
 from agent.model_files import load_config_json
 from agent.prices import PricePeriod
 from agent.readings import DcgmReading, NodeReading
@@ -103,6 +105,7 @@ class Agent:
             latest=lambda: self.sampler.latest,
             configuration=redacted(self._configuration),
             clock=self._clock,
+            access=self._access(),
         )
         server.start()
         self._server = server
@@ -167,6 +170,15 @@ class Agent:
     def _open_nvml(self) -> NvmlSource | None:
         settings = self._configuration.nvml
         return NvmlSource(clock=self._clock, gpm=settings.gpm) if settings.enabled else None
+
+    def _access(self) -> Access:
+        web = self._configuration.web
+        file = load_web_configuration(Path(web.config_file)) if web.config_file else None
+        return Access(
+            authenticator=Authenticator(file.users) if file is not None and file.users else None,
+            release=self.release_gpus if web.enable_lifecycle else None,
+            headers=file.headers if file is not None else {},
+        )
 
     def _poll_nvml(self) -> Poller[NodeReading] | None:
         if self._nvml_source is None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -25,6 +26,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails
 
 from agent.engines.base import server_of
 from agent.engines.registry import ENGINES
@@ -36,6 +38,9 @@ from agent.roofline.dtypes import DTYPES, find_dtype
 from agent.roofline.families import parse_architecture
 from agent.roofline.gpus import find_gpu
 from agent.roofline.quantization import parse_quantization
+
+if TYPE_CHECKING:
+    from agent.exposition.web_config import WebConfiguration
 
 
 def _check_dtype(value: str) -> str:
@@ -64,9 +69,11 @@ class Section(BaseModel):
 
 
 class Web(Section):
-    """Where the agent answers."""
+    """Where the agent answers, and whom."""
 
     listen_address: str = ":10095"
+    config_file: str = ""
+    enable_lifecycle: bool = False
 
     @field_validator("listen_address")
     @classmethod
@@ -76,6 +83,16 @@ class Web(Section):
             raise ValueError('must be "host:port" or ":port", with a port up to 65535')
         if ":" in host and not (host.startswith("[") and host.endswith("]")):
             raise ValueError('an IPv6 address stands in brackets, as in "[::1]:10095"')
+        return value
+
+    @field_validator("config_file")
+    @classmethod
+    def _can_be_loaded(cls, value: str) -> str:
+        if value:
+            try:
+                load_web_configuration(Path(value))
+            except ConfigurationError as error:
+                raise _errors_within(error) from None
         return value
 
     @property
@@ -249,8 +266,8 @@ class Configuration(Section):
         return value
 
 
-class _GivenTwiceError(yaml.MarkedYAMLError):
-    """A key stands twice in one mapping."""
+class _RefusedError(yaml.MarkedYAMLError):
+    """YAML it is, but not what a configuration can mean."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -259,10 +276,18 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _RefusedError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
-                raise _GivenTwiceError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
+                raise _RefusedError(problem=f"{key.value} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:  # of a date that is none
+            raise _RefusedError(problem=str(error), problem_mark=node.start_mark) from None
 
 
 def load_configuration(path: Path | None) -> Configuration:
@@ -272,16 +297,42 @@ def load_configuration(path: Path | None) -> Configuration:
     """
     if path is None:
         return Configuration()
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigurationError(str(path), (f"cannot be read: {reason}",)) from None
-    return parse_configuration(text, origin=str(path))
+    return parse_configuration(_read(path), origin=str(path))
 
 
 def parse_configuration(text: str, *, origin: str) -> Configuration:
     """The configuration in that YAML text; `origin` stands before each problem."""
+    return _parse(text, _SECTIONS, Configuration, origin=origin, example="interval_seconds: 1")
+
+
+def load_web_configuration(path: Path) -> WebConfiguration:
+    """What the file says that `web.config_file` names.
+
+    Raises `ConfigurationError` with every problem found.
+    """
+    # Here, since few have such a file, and who has none need not hold its types in memory.
+    from agent.exposition.web_config import WEB_SECTIONS, WebConfiguration
+
+    return _parse(
+        _read(path), WEB_SECTIONS, WebConfiguration, origin=str(path), example="basic_auth_users: {alice: …}"
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigurationError(str(path), (f"cannot be read: {reason}",)) from None
+
+
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+def _parse(
+    text: str, sections: Sequence[type[BaseModel]], whole: type[_Document], *, origin: str, example: str
+) -> _Document:
+    """The YAML text as `whole`; `sections` are all the types whose keys may have been meant."""
     try:
         document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a safe loader, and stricter
     except yaml.YAMLError as error:
@@ -289,32 +340,47 @@ def parse_configuration(text: str, *, origin: str) -> Configuration:
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or "cannot be read"
         raise ConfigurationError(
-            origin, (f"{place}{'' if isinstance(error, _GivenTwiceError) else 'not YAML: '}{problem}",)
+            origin, (f"{place}{'' if isinstance(error, _RefusedError) else 'not YAML: '}{problem}",)
         ) from None
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise ConfigurationError(origin, ("must be a mapping of keys, such as interval_seconds: 1",))
+        raise ConfigurationError(origin, (f"must be a mapping of keys, such as {example}",))
     try:
-        return Configuration.model_validate(document)
+        return whole.model_validate(document)
     except ValidationError as error:
-        raise ConfigurationError(origin, tuple(_explain(problem) for problem in error.errors())) from None
+        known = {field.alias or name for section in sections for name, field in section.model_fields.items()}
+        raise ConfigurationError(
+            origin, tuple(_explain(problem, known) for problem in error.errors())
+        ) from None
 
 
-def _explain(problem: Any) -> str:
+def _errors_within(error: ConfigurationError) -> ValidationError:
+    """The problems of a file that a key names, each as a problem of that key."""
+    return ValidationError.from_exception_data(
+        error.origin,
+        [
+            InitErrorDetails(
+                type="value_error", ctx={"error": ValueError(f"in {error.origin}: {problem}")}, input=None
+            )
+            for problem in error.problems
+        ],
+    )
+
+
+def _explain(problem: Any, known: Collection[str]) -> str:
     location: tuple[int | str, ...] = problem["loc"]
     # A union reports once for each of its members, named after them: the path ends before that.
-    path = ".".join(str(step) for step in location if step not in ("int", "str"))
+    path = ".".join(str(step) for step in location if step not in ("int", "str", "[key]"))
     if problem["type"] == "extra_forbidden":
-        return f"{path}: unknown key{_suggest(location)}"
+        return f"{path}: unknown key{_suggest(location, known)}"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not problem["msg"].startswith(("Value error", "Field required")):
         message = f"must be {message}"
     return f"{path or 'configuration'}: {message[0].lower()}{message[1:]}"
 
 
-def _suggest(location: tuple[int | str, ...]) -> str:
-    known = {name for section in _SECTIONS for name in section.model_fields} | {"from"}
+def _suggest(location: tuple[int | str, ...], known: Collection[str]) -> str:
     near = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import SHUT_RDWR
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import yaml
@@ -25,6 +26,7 @@ from agent import __version__
 from agent.assessment import Assessment
 from agent.clock import Clock
 from agent.errors import AgentError
+from agent.exposition.authentication import Authenticator, BusyError
 from agent.exposition.json_view import assessment_document
 from agent.exposition.status_page import StatusPage
 
@@ -40,7 +42,12 @@ REQUEST_SECONDS = 10.0
 """For a whole request and its answer, however slowly a client sends or reads."""
 MAX_HEADER_BYTES = 16 << 10
 
-PATHS = ("/", "/metrics", "/api/v1/assessment", "/config", "/-/healthy", "/-/ready")
+HEALTH_PATHS = ("/-/healthy", "/-/ready")
+"""For everybody: who restarts a sick agent has no password."""
+PATHS = ("/", "/metrics", "/api/v1/assessment", "/config", *HEALTH_PATHS)
+RELEASE_PATH = "/-/release-gpus"
+RELEASE_SECONDS = (1.0, 86400.0)
+"""The shortest and the longest release that may be asked for."""
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
@@ -80,12 +87,28 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Who may see the pages, and what they may do."""
+
+    authenticator: Authenticator | None = None
+    """`None` lets everybody in, to look."""
+    release: Callable[[float | None], str] | None = None
+    """Lets go of the GPUs for these seconds, or its own default, and says so; `None`: not enabled."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with every answer, besides the agent's own."""
+
+
+OPEN = Access()
+
+
 def create_app(
     *,
     metrics: MetricsRenderer,
     latest: Callable[[], Assessment | None],
     configuration: Mapping[str, Any],
     clock: Clock,
+    access: Access = OPEN,
 ) -> WSGIApplication:
     """The WSGI application. `configuration` is shown as it is: it must be redacted already."""
     page = StatusPage(version=__version__)
@@ -105,23 +128,25 @@ def create_app(
         "/-/healthy": lambda _: _healthy(latest(), clock.monotonic()),
         "/-/ready": lambda _: _ready(latest()),
     }
-    security_headers = (
-        (
-            "Content-Security-Policy",
-            # data: is the page's own icon; without one a browser asks for /favicon.ico, and complains.
-            f"default-src 'none'; style-src {page.style_source}; img-src data:; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'",
-        ),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", "no-referrer"),
-        ("Cache-Control", "no-store"),
-    )
+    security_headers = _security_headers(page.style_source, access.headers)
+
+    def respond(request: WSGIEnvironment) -> Answer:
+        path = request["PATH_INFO"]
+        # The body first: it must not be left unread by another refusal, and then taken for a request.
+        refusal = _refuse_body(request)
+        if refusal is None and path not in HEALTH_PATHS and access.authenticator is not None:
+            refusal = _identify(request, access.authenticator)
+        if refusal is None:
+            refusal = _refuse_method(request, "POST" if path == RELEASE_PATH else "GET, HEAD")
+        if refusal is not None:
+            return refusal
+        if path == RELEASE_PATH:
+            return _release(request, access)
+        route = routes.get(path)
+        return _NOT_FOUND if route is None else route(request)
 
     def app(request: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = _refusal(request)
-        if answer is None:
-            route = routes.get(request["PATH_INFO"])
-            answer = _NOT_FOUND if route is None else route(request)
+        answer = respond(request)
         start_response(
             answer.status,
             [
@@ -136,22 +161,111 @@ def create_app(
     return app
 
 
+def _security_headers(style_source: str, added: Mapping[str, str]) -> list[tuple[str, str]]:
+    # data: is the page's own icon; without one a browser asks for /favicon.ico, and complains.
+    policy = (
+        f"default-src 'none'; style-src {style_source}; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    own = {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+    # Of several policies a browser keeps all: one that is added can tighten ours, and never loosens it.
+    policies = ", ".join(given for given in (policy, added.get("Content-Security-Policy")) if given)
+    return list({**own, **added, "Content-Security-Policy": policies}.items())
+
+
 _NOT_FOUND = Answer(
-    body="".join(f"{line}\n" for line in ("no such page; there are:", *PATHS)).encode(),
+    body="".join(
+        f"{line}\n" for line in ("no such page; there are:", *PATHS, f"{RELEASE_PATH} (only POST)")
+    ).encode(),
     status="404 Not Found",
 )
 
 
-def _refusal(request: WSGIEnvironment) -> Answer | None:
-    """Why a request is not even looked at, or `None`."""
-    if request["REQUEST_METHOD"] not in ("GET", "HEAD"):
-        return Answer(
-            body=b"only GET and HEAD\n", status="405 Method Not Allowed", headers=(("Allow", "GET, HEAD"),)
-        )
+def _refuse_body(request: WSGIEnvironment) -> Answer | None:
     if request.get("CONTENT_LENGTH", "0") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in request:
         # cheroot closes the connection after a 413, so that the body is not read as the next request.
         return Answer(body=b"a request must have no body\n", status="413 Content Too Large")
     return None
+
+
+def _identify(request: WSGIEnvironment, authenticator: Authenticator) -> Answer | None:
+    """Note whose request it is, as REMOTE_USER; or the refusal."""
+    try:
+        user = authenticator.user_of(request.get("HTTP_AUTHORIZATION"))
+    except BusyError as error:
+        return Answer(
+            body=f"{error}; try again\n".encode(),
+            status="503 Service Unavailable",
+            headers=(("Retry-After", "1"),),
+        )
+    if user is None:
+        return Answer(
+            body=b"a user's name and password are needed\n",
+            status="401 Unauthorized",
+            headers=(("WWW-Authenticate", 'Basic realm="roofline-agent", charset="UTF-8"'),),
+        )
+    request["REMOTE_USER"] = user
+    return None
+
+
+def _refuse_method(request: WSGIEnvironment, allowed: str) -> Answer | None:
+    if request["REQUEST_METHOD"] in allowed.split(", "):
+        return None
+    words = f"only {allowed.replace(', ', ' and ')}\n"
+    return Answer(body=words.encode(), status="405 Method Not Allowed", headers=(("Allow", allowed),))
+
+
+# --- what is done on request -----------------------------------------------------------------------
+
+
+def _release(request: WSGIEnvironment, access: Access) -> Answer:
+    """Let go of the GPUs, for an authenticated user who means it."""
+    missing = [
+        key
+        for key, given in (
+            ("web.enable_lifecycle: true", access.release),
+            ("web.config_file with basic_auth_users", access.authenticator),
+        )
+        if given is None
+    ]
+    if access.release is None or missing:
+        return _forbidden(f"this needs {' and '.join(missing)} in the configuration")
+    # A browser sends a password that it knows along with a request that any page makes, and then says
+    # where that page is from. No page of ours makes one, so that there is no good origin to compare with.
+    if "HTTP_ORIGIN" in request or "HTTP_SEC_FETCH_SITE" in request:
+        return _forbidden("this is not for browsers, where another page may ask in your name; use curl")
+    try:
+        seconds = _parse_seconds(request.get("QUERY_STRING", ""))
+    except ValueError as error:
+        return Answer(body=f"{error}\n".encode(), status="400 Bad Request")
+    done = access.release(seconds)
+    log.warning("http: %s asked to let go of the GPUs: %s", request["REMOTE_USER"], done)
+    return Answer(body=f"{done}\n".encode())
+
+
+def _forbidden(reason: str) -> Answer:
+    return Answer(body=f"{reason}\n".encode(), status="403 Forbidden")
+
+
+def _parse_seconds(query: str) -> float | None:
+    """The number in ``seconds=N``, `None` without a query. Raises `ValueError`, in words, for others."""
+    if not query:
+        return None
+    shortest, longest = RELEASE_SECONDS
+    given = parse_qsl(query, keep_blank_values=True)
+    if [name for name, _ in given] == ["seconds"]:
+        with suppress(ValueError):
+            if shortest <= (seconds := float(given[0][1])) <= longest:
+                return seconds
+    raise ValueError(f"the query must be seconds=N, with a number from {shortest:g} to {longest:g}")
+
+
+# --- the pages -------------------------------------------------------------------------------------
 
 
 def _metrics(metrics: MetricsRenderer, request: WSGIEnvironment) -> Answer:
@@ -277,10 +391,13 @@ class ExpositionServer:
         latest: Callable[[], Assessment | None],
         configuration: Mapping[str, Any],
         clock: Clock,
+        access: Access = OPEN,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._host, self._port = host, port
-        app = create_app(metrics=metrics, latest=latest, configuration=configuration, clock=clock)
+        app = create_app(
+            metrics=metrics, latest=latest, configuration=configuration, clock=clock, access=access
+        )
         self._server = _Server(host, port, app, request_seconds=request_seconds)
         self._watch_seconds = request_seconds / 10
         self._closed = threading.Event()

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 import yaml
 
 from agent.assessment import Assessment
 from agent.clock import ManualClock
 from agent.errors import AgentError
-from agent.exposition.server import MAX_HEADER_BYTES, PATHS, WORKERS, ExpositionServer, create_app
+from agent.exposition.authentication import MAX_CHECKS, Authenticator
+from agent.exposition.server import (
+    HEALTH_PATHS,
+    MAX_HEADER_BYTES,
+    OPEN,
+    PATHS,
+    RELEASE_PATH,
+    WORKERS,
+    Access,
+    ExpositionServer,
+    create_app,
+)
 from tests.browser import Browser, find_browser
 from tests.exposition import scenes
 
@@ -58,6 +72,7 @@ def ask(
     assessment: Assessment | None = None,
     late_seconds: float = 0.0,
     metrics: Page | None = None,
+    access: Access = OPEN,
     **environ: str,
 ) -> Reply:
     """One request to the application, without a socket."""
@@ -65,7 +80,11 @@ def ask(
         monotonic_seconds=(assessment.at_seconds if assessment is not None else 0.0) + late_seconds
     )
     app = create_app(
-        metrics=metrics or Page(), latest=lambda: assessment, configuration=CONFIGURATION, clock=clock
+        metrics=metrics or Page(),
+        latest=lambda: assessment,
+        configuration=CONFIGURATION,
+        clock=clock,
+        access=access,
     )
     replied: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -151,7 +170,7 @@ def test_unknown_path_lists_the_known_ones_and_repeats_nothing() -> None:
     reply = ask("/nowhere<b>")
     assert reply.status.startswith("404")
     assert "nowhere" not in reply.text
-    assert all(path in reply.text.splitlines() for path in PATHS)
+    assert reply.text.splitlines()[1:] == [*PATHS, "/-/release-gpus (only POST)"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
@@ -182,11 +201,25 @@ def test_every_answer_carries_the_security_headers(path: str, method: str) -> No
     assert headers["Cache-Control"] == "no-store"
 
 
+def test_configured_headers_come_with_every_answer_and_loosen_nothing() -> None:
+    added = {"X-Frame-Options": "deny", "Content-Security-Policy": "default-src *"}
+    own = ask("/").headers
+    for path in ("/", "/nowhere", "/-/healthy"):
+        headers = ask(path, access=Access(headers=added)).headers
+        assert headers["X-Frame-Options"] == "deny"
+        assert headers["Content-Security-Policy"] == f"{own['Content-Security-Policy']}, default-src *"
+        assert own.keys() <= headers.keys()
+
+
 # --- the socket ------------------------------------------------------------------------------------
 
 
 def start(
-    assessment: Assessment | None = None, *, port: int = 0, request_seconds: float = 10.0
+    assessment: Assessment | None = None,
+    *,
+    port: int = 0,
+    access: Access = OPEN,
+    request_seconds: float = 10.0,
 ) -> ExpositionServer:
     clock = ManualClock(monotonic_seconds=assessment.at_seconds if assessment is not None else 0.0)
     server = ExpositionServer(
@@ -196,6 +229,7 @@ def start(
         latest=lambda: assessment,
         configuration=CONFIGURATION,
         clock=clock,
+        access=access,
         request_seconds=request_seconds,
     )
     server.start()
@@ -217,15 +251,22 @@ def hasty_server() -> Iterator[ExpositionServer]:
     server.close()
 
 
-def fetch(
+def request(
     server: ExpositionServer, path: str, *, method: str = "GET", **headers: str
-) -> http.client.HTTPResponse:
+) -> tuple[http.client.HTTPResponse, str]:
+    """The answer, and its text."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request(method, path, headers=headers)
     reply = connection.getresponse()
-    reply.read()
+    text = reply.read().decode()
     connection.close()
-    return reply
+    return reply, text
+
+
+def fetch(
+    server: ExpositionServer, path: str, *, method: str = "GET", **headers: str
+) -> http.client.HTTPResponse:
+    return request(server, path, method=method, **headers)[0]
 
 
 def exchange(server: ExpositionServer, request: bytes) -> bytes:
@@ -270,14 +311,17 @@ def test_too_large_a_request_is_refused(server: ExpositionServer, request_bytes:
     assert re.match(rb"HTTP/1\.1 41[34] ", exchange(server, request_bytes))
 
 
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
 @pytest.mark.parametrize(
     "head",
     [b"Content-Length: 1\r\n", b"Content-Length: 9000000\r\n", b"Transfer-Encoding: chunked\r\n"],
     ids=["one byte", "nine megabytes", "chunks"],
 )
-def test_a_body_is_refused_and_never_read_as_a_request(server: ExpositionServer, head: bytes) -> None:
+def test_a_body_is_refused_and_never_read_as_a_request(
+    server: ExpositionServer, method: bytes, head: bytes
+) -> None:
     smuggled = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"
-    received = exchange(server, b"GET / HTTP/1.1\r\nHost: h\r\n" + head + b"\r\n" + smuggled)
+    received = exchange(server, method + b" / HTTP/1.1\r\nHost: h\r\n" + head + b"\r\n" + smuggled)
     assert received.startswith(b"HTTP/1.1 413")
     assert received.count(b"HTTP/1.1 ") == 1
 
@@ -346,6 +390,261 @@ def test_closing_gives_the_port_back() -> None:
     assert again.port == port
     assert fetch(again, "/-/ready").status == 503
     again.close()
+
+
+# --- who may look ----------------------------------------------------------------------------------
+
+USERS = {"alice": "hash of wonderland", "bob": "hash of builder"}
+
+
+@dataclass
+class Checker:
+    """Fits "x" to "hash of x", and remembers what it was asked."""
+
+    asked: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    def __call__(self, password: bytes, hashed: bytes) -> bool:
+        self.asked.append((password, hashed))
+        return hashed == b"hash of " + password
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+ALICE = basic("alice", "wonderland")
+
+
+@contextmanager
+def guarded(
+    check: Callable[[bytes, bytes], bool],
+    release: Callable[[float | None], str] | None = None,
+) -> Iterator[ExpositionServer]:
+    server = start(
+        scenes.memory_bound(),
+        access=Access(authenticator=Authenticator(USERS, check=check), release=release),
+    )
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def test_with_users_only_the_health_pages_are_open() -> None:
+    checker = Checker()
+    with guarded(checker) as server:
+        for path in (*PATHS, RELEASE_PATH, "/nowhere", "/./-/healthy", "/-/healthy/", "/-/Ready"):
+            reply, text = request(server, path)
+            if path in HEALTH_PATHS:
+                assert reply.status == 200
+                continue
+            assert reply.status == 401
+            assert reply.headers["WWW-Authenticate"] == 'Basic realm="roofline-agent", charset="UTF-8"'
+            assert text == "a user's name and password are needed\n"
+            assert fetch(server, path, method="PUT").status == 401
+        assert checker.asked == []
+        for path in PATHS:
+            assert fetch(server, path, Authorization=ALICE).status == 200
+        assert fetch(server, "/nowhere", Authorization=ALICE).status == 404
+        assert fetch(server, "/", method="POST", Authorization=ALICE).status == 405
+
+
+@pytest.mark.parametrize(
+    ("authorization", "asked"),
+    [
+        (basic("alice", "builder"), True),
+        (basic("alice", ""), True),
+        (basic("Alice", "wonderland"), True),
+        (basic("mallory", "wonderland"), True),
+        (basic("", ""), True),
+        (basic("alice", "wonderland\0"), False),
+        ("Basic", False),
+        ("Basic !", False),
+        ("Basic " + base64.b64encode(b"alice").decode(), False),
+        ("Basic " + base64.b64encode(b"\xff:wonderland").decode(), False),
+        (ALICE.replace("Basic", "Bearer"), False),
+        (ALICE + "\xe9", False),
+        (ALICE + ", " + ALICE, False),
+    ],
+)
+def test_other_credentials_are_refused_alike(authorization: str, asked: bool) -> None:
+    """Whether user or password is wrong: bcrypt is asked once, and the answer is the same."""
+    checker = Checker()
+    with guarded(checker) as server:
+        reply, text = request(server, "/metrics", Authorization=authorization)
+    assert reply.status == 401
+    assert text == "a user's name and password are needed\n"
+    assert len(checker.asked) == asked
+
+
+def test_an_unknown_user_takes_bcrypt_as_long_as_a_known_one() -> None:
+    hashes = {name: bcrypt.hashpw(b"x", bcrypt.gensalt(cost)).decode() for name, cost in (("a", 4), ("b", 5))}
+    checker = Checker()
+    assert Authenticator(hashes, check=checker).user_of(basic("mallory", "x")) is None
+    ((_, decoy),) = checker.asked
+    assert decoy.startswith(b"$2b$05$")
+    assert bcrypt.checkpw(b"x", decoy) is False
+
+
+def test_a_right_password_is_checked_once_and_a_wrong_one_each_time() -> None:
+    checker = Checker()
+    with guarded(checker) as server:
+        for _ in range(3):
+            assert fetch(server, "/metrics", Authorization=ALICE).status == 200
+        assert fetch(server, "/metrics", Authorization=ALICE.replace("Basic", "bAsIc")).status == 200
+        assert len(checker.asked) == 1
+        for _ in range(3):
+            assert fetch(server, "/metrics", Authorization=basic("alice", "builder")).status == 401
+        assert fetch(server, "/metrics", Authorization=basic("bob", "wonderland")).status == 401
+        assert len(checker.asked) == 5
+        assert fetch(server, "/metrics", Authorization=ALICE).status == 200
+        assert len(checker.asked) == 5
+
+
+def test_a_flood_of_wrong_passwords_keeps_nobody_who_is_known_waiting() -> None:
+    checker, stop, busy = Checker(), threading.Event(), threading.Semaphore(0)
+
+    def slow(password: bytes, hashed: bytes) -> bool:
+        if password == b"wrong":
+            busy.release()
+            stop.wait(10)
+        return checker(password, hashed)
+
+    with guarded(slow) as server:
+        assert fetch(server, "/metrics", Authorization=ALICE).status == 200
+        statuses: list[int] = []
+        flood = [
+            threading.Thread(
+                target=lambda: statuses.append(
+                    fetch(server, "/metrics", Authorization=basic("alice", "wrong")).status
+                )
+            )
+            for _ in range(MAX_CHECKS)
+        ]
+        for thread in flood:
+            thread.start()
+        for _ in flood:
+            assert busy.acquire(timeout=5)
+        reply, text = request(server, "/metrics", Authorization=basic("bob", "builder"))
+        assert reply.status == 503
+        assert reply.headers["Retry-After"] == "1"
+        assert text == "other credentials are being checked; try again\n"
+        assert fetch(server, "/metrics", Authorization=ALICE).status == 200
+        assert fetch(server, "/-/healthy").status == 200
+        stop.set()
+        for thread in flood:
+            thread.join()
+        assert statuses == [401] * MAX_CHECKS
+        assert fetch(server, "/metrics", Authorization=basic("bob", "builder")).status == 200
+
+
+def test_real_hashes_are_understood_and_cut_where_bcrypt_cuts() -> None:
+    hashes = {
+        "alice": bcrypt.hashpw("grüße".encode(), bcrypt.gensalt(4)).decode().replace("$2b$", "$2y$"),
+        "bob": bcrypt.hashpw(b"b" * 72, bcrypt.gensalt(4)).decode(),
+    }
+    authenticator = Authenticator(hashes)
+    assert authenticator.user_of(basic("alice", "grüße")) == "alice"
+    assert authenticator.user_of(basic("alice", "grüsse")) is None
+    assert authenticator.user_of(basic("bob", "b" * 80)) == "bob"
+    assert authenticator.user_of(basic("bob", "b" * 71)) is None
+    assert authenticator.user_of(None) is None
+    assert "gr" not in repr(vars(authenticator)["_known"])
+
+
+# --- letting go of the GPUs ------------------------------------------------------------------------
+
+
+@dataclass
+class Releasing:
+    """Remembers for how long it was asked to let go."""
+
+    asked: list[float | None] = field(default_factory=list)
+
+    def __call__(self, seconds: float | None) -> str:
+        self.asked.append(seconds)
+        return "let go of all GPUs"
+
+
+@pytest.mark.parametrize("enabled", [False, True], ids=["lifecycle off", "lifecycle on"])
+@pytest.mark.parametrize("users", [False, True], ids=["everybody", "users"])
+def test_gpus_are_let_go_of_only_with_both_settings(enabled: bool, users: bool) -> None:
+    release = Releasing()
+    access = Access(
+        authenticator=Authenticator(USERS, check=Checker()) if users else None,
+        release=release if enabled else None,
+    )
+    server = start(access=access)
+    try:
+        reply, text = request(server, RELEASE_PATH, method="POST", Authorization=ALICE)
+    finally:
+        server.close()
+    if enabled and users:
+        assert reply.status == 200
+        assert text == "let go of all GPUs\n"
+        assert release.asked == [None]
+        return
+    assert reply.status == 403
+    assert release.asked == []
+    assert ("web.enable_lifecycle: true" in text) == (not enabled)
+    assert ("basic_auth_users" in text) == (not users)
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [("", None), ("?", None), ("?seconds=1", 1.0), ("?seconds=90.5", 90.5), ("?seconds=86400", 86400.0)],
+)
+def test_the_release_lasts_as_long_as_asked(
+    query: str, seconds: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = Releasing()
+    with guarded(Checker(), release) as server:
+        assert fetch(server, RELEASE_PATH + query, method="POST", Authorization=ALICE).status == 200
+    assert release.asked == [seconds]
+    assert caplog.messages == ["http: alice asked to let go of the GPUs: let go of all GPUs"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("seconds", "seconds=", "seconds=soon", "seconds=nan", "seconds=inf"),
+        *("seconds=0", "seconds=0.9", "seconds=86401", "seconds=-5"),
+        *("second=5", "seconds=5&seconds=6", "seconds=5&force=1", "5"),
+    ],
+)
+def test_another_query_releases_nothing(query: str) -> None:
+    release = Releasing()
+    with guarded(Checker(), release) as server:
+        reply, text = request(server, f"{RELEASE_PATH}?{query}", method="POST", Authorization=ALICE)
+    assert reply.status == 400
+    assert text == "the query must be seconds=N, with a number from 1 to 86400\n"
+    assert release.asked == []
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {}, 405),
+        ("HEAD", {}, 405),
+        ("PUT", {}, 405),
+        ("POST", {"Origin": "http://elsewhere"}, 403),
+        ("POST", {"Origin": "null"}, 403),
+        ("POST", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("POST", {"Sec-Fetch-Site": "same-origin"}, 403),
+        ("POST", {"Authorization": basic("alice", "wrong")}, 401),
+        ("POST", {"Content-Length": "1"}, 413),
+        ("POST", {"Transfer-Encoding": "chunked"}, 413),
+    ],
+)
+def test_what_is_no_plain_post_of_a_user_releases_nothing(
+    method: str, headers: dict[str, str], status: int
+) -> None:
+    release = Releasing()
+    with guarded(Checker(), release) as server:
+        reply = fetch(server, RELEASE_PATH, method=method, **{"Authorization": ALICE, **headers})
+    assert reply.status == status
+    assert reply.headers["Allow"] == ("POST" if status == 405 else None)
+    assert release.asked == []
 
 
 # --- a browser -------------------------------------------------------------------------------------

@@ -474,7 +474,8 @@ def test_a_virtual_gpu_has_no_profiling_and_says_what_to_do(server: PageServer) 
     found = only_gpu(reading_of(server, text))
     assert (found.activity, found.values) == (None, {"kernel_time_ratio": 0.0, "memory_used_bytes": 0.0})
     assert found.activity_problem == (
-        "its dcgm-exporter shows no profiling fields (DCGM_FI_PROF_…); they come with its second collection, and take root and CAP_SYS_ADMIN there"
+        "its dcgm-exporter shows no profiling fields (DCGM_FI_PROF_…); they come with its second collection, "
+        "and take root and CAP_SYS_ADMIN there"
     )
 
 
