@@ -102,7 +102,7 @@ class EngineAssessment:
         """
         if self.attribution is None or self.traffic is None or self.attribution.decode_seconds <= 0:
             return None
-        carried = self.attribution.prefill_seconds * (1 - self.traffic.work.prefill_only_ratio)
+        carried = self.attribution.carried_seconds
         return carried / (carried + self.attribution.decode_seconds)
 
     @property

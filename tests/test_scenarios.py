@@ -78,6 +78,7 @@ STORIES: dict[str, Story] = {
     "idle": Story(),
     "memory-bound-decode": Story(agrees=True),
     "compute-bound-prefill": Story(),
+    "sparse-prefill": Story(),
     "mixed": Story(),
     "host-bound": Story(agrees=True),
     "interconnect": Story(),

@@ -198,6 +198,8 @@ class Attribution:
     unexplained: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    carried_seconds: float = 0.0
+    """Of the prefill, what rode on decoding steps and made them longer."""
     residual_ratio: float | None = None
     """What the modelled parts leave of the busy time; far below 0 they were too large."""
 
@@ -265,7 +267,8 @@ def attribute(
         )
     decode = decode_time(model, work, tokens, roof, constants)
     prefill = prefill_time(model, work, tokens, roof, constants)
-    busy = min(decode_busy + prefill.total * tokens.prefill_only_ratio, window_seconds)
+    alone_ratio = _prefill_alone_ratio(tokens, decode_busy - decode.total, prefill.total)
+    busy = min(decode_busy + prefill.total * alone_ratio, window_seconds)
     if busy <= 0:
         return Attribution()
     modelled = decode.total + prefill.total
@@ -286,7 +289,20 @@ def attribute(
         prefill_seconds=prefill_seconds,
         decode_seconds=busy - prefill_seconds,
         residual_ratio=residual / busy,
+        carried_seconds=prefill_seconds * (1 - alone_ratio),
     )
+
+
+def _prefill_alone_ratio(tokens: TokenWork, spare_seconds: float, prefill_seconds: float) -> float:
+    """Share of the prefill that no decoding step carried: at least what the counters say, and the clock.
+
+    Steps that compute only a part of a prompt are in no counter. But what the decoding steps carry makes
+    them longer, so that at most what they had to spare, over their own work, was carried.
+    """
+    if prefill_seconds <= 0:
+        return tokens.prefill_only_ratio
+    carried_ratio = min(max(spare_seconds, 0.0) / prefill_seconds, 1.0)
+    return max(tokens.prefill_only_ratio, 1 - carried_ratio)
 
 
 def _unexplained(busy: float, *, prefill_ratio: float, residual_ratio: float | None = None) -> Attribution:

@@ -77,6 +77,9 @@ CHAT = Traffic(
     shared_prefix_tokens=256,
 )
 BATCH_JOB = Traffic(clients=128, prompt=Lengths(low=400, high=800), output=Lengths(low=500, high=900))
+SPARSE_DOCUMENTS = Traffic(
+    requests_per_second=1.5, prompt=Lengths(low=4000, high=8000), output=Lengths(low=4, high=16)
+)
 DOCUMENTS = Traffic(clients=4, prompt=Lengths(low=4000, high=8000), output=Lengths(low=4, high=16))
 MIXED = Traffic(requests_per_second=6, prompt=Lengths(low=1000, high=3000), output=Lengths(low=150, high=350))
 
@@ -128,6 +131,12 @@ _OTHERS = (
         description="Long documents, short answers: nearly all time goes to prefill.",
         gpus=(Gpu(),),
         servers=(_server(0, DOCUMENTS),),
+    ),
+    Scenario(
+        name="sparse-prefill",
+        description="Long documents now and then: they are read in chunks, while hardly anything decodes.",
+        gpus=(Gpu(),),
+        servers=(_server(0, SPARSE_DOCUMENTS),),
     ),
     Scenario(
         name="mixed",

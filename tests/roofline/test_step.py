@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -129,6 +130,34 @@ def test_a_prompt_at_a_time_is_prefill_that_computes() -> None:
     assert result.busy_seconds / 100 == pytest.approx(0.1997, rel=0.15)  # measured: 199.7 ms
 
 
+LONG_PROMPTS = {"prompts": 45, "prefill_tokens": 6000.0 * 45, "prefill_logits": 45}
+
+
+def test_prefill_that_no_decoding_step_had_time_for_was_done_apart() -> None:
+    # The counters would have it carried by steps that took no longer than their own work.
+    tokens = replace(decoding(1, 6000, 430), **LONG_PROMPTS)
+    result = attributed(served("llama-3.1-8b"), tokens, step_seconds=0.0062)
+    assert result.residual_ratio == pytest.approx(0, abs=0.02)
+    assert result.shares["unexplained"] == 0
+    assert result.busy_seconds == pytest.approx(430 * 0.0062 + result.prefill_seconds, rel=0.1)
+    assert result.carried_seconds < 0.05 * result.prefill_seconds
+
+
+def test_prefill_that_made_decoding_steps_longer_was_carried_by_them() -> None:
+    tokens = replace(decoding(1, 6000, 430), **LONG_PROMPTS)
+    apart = attributed(served("llama-3.1-8b"), tokens, step_seconds=0.0062)
+    longer = 0.0062 + apart.prefill_seconds / 430
+    carried = attributed(served("llama-3.1-8b"), tokens, step_seconds=longer)
+    assert carried.busy_seconds == pytest.approx(430 * longer, rel=0.05)
+    assert carried.carried_seconds == pytest.approx(carried.prefill_seconds, rel=0.05)
+
+
+def test_a_model_that_is_too_large_for_its_decoding_steps_is_not_believed_beside_prefill() -> None:
+    tokens = replace(decoding(8, 1000, 3000), prompts=10, prefill_tokens=10_000.0, prefill_logits=10)
+    result = attributed(served("llama-3.1-70b"), tokens, step_seconds=0.0075)
+    assert result.shares["unexplained"] == 1
+
+
 def test_collectives_are_seen_over_pcie() -> None:
     result = attributed(
         served("llama-3.1-70b", tensor_parallel=8), decoding(32, 1024, 100), step_seconds=0.101, part="L40S"
@@ -168,4 +197,5 @@ def test_components_and_phases_sum_to_the_same_busy_time(
     assert all(result.components[name] >= 0 for name in COMPONENTS)
     assert result.prefill_seconds >= 0
     assert result.decode_seconds >= -1e-9
+    assert 0 <= result.carried_seconds <= result.prefill_seconds + 1e-9
     assert sum(result.shares.values()) == pytest.approx(1.0 if result.busy_seconds > 0 else 0.0)

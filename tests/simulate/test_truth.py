@@ -21,6 +21,7 @@ TRUE_CLASSES: dict[str, list[tuple[int, float, float, str]]] = {
     "idle": [(0, 0, 30, "idle")],
     "memory-bound-decode": [(0, 20, 50, "memory_bandwidth")],
     "compute-bound-prefill": [(0, 20, 50, "compute")],
+    "sparse-prefill": [(0, 20, 50, "compute")],
     "mixed": [(0, 20, 50, "memory_bandwidth")],
     "host-bound": [(0, 20, 50, "host")],
     "interconnect": [(gpu, 20, 50, "interconnect") for gpu in range(8)],
