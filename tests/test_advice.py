@@ -128,8 +128,8 @@ def test_fp8_weights_halve_what_decode_reads_and_nothing_else() -> None:
     assert traffic.context_tokens is not None
     kv = traffic.decode_batch * traffic.context_tokens * KV_BYTES
     before = traffic.decode_step_seconds
-    now = (WEIGHTS_BF16 + kv) / (H100_BYTES_PER_SECOND * 0.89)
-    then = (WEIGHTS_FP8 + kv) / (H100_BYTES_PER_SECOND * 0.84)
+    now = (WEIGHTS_BF16 + kv) / (H100_BYTES_PER_SECOND * 0.93)
+    then = (WEIGHTS_FP8 + kv) / (H100_BYTES_PER_SECOND * 0.86) + 32 * 1e-6  # κ is a microsecond more
     effect = effect_of("quantize_weights", assessment)
     assert effect.seconds_per_token_ratio == pytest.approx((before - now + then) / before, rel=0.01)
     assert effect.tokens_per_second_ratio == pytest.approx(before / (before - now + then), rel=0.01)

@@ -42,6 +42,10 @@ class AllReduce:
     bytes_per_second: float
 
 
+OVERLAP_LOSS = 0.3
+"""The loss that predicts models that were left out best, of all parts alike (docs/accuracy.md)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepConstants:
     """What one part achieves with one kind of model on one engine."""
@@ -52,6 +56,9 @@ class StepConstants:
     """η_c: FLOP/s of prefill kernels ÷ dense peak."""
     kernel_latency_per_layer_seconds: float
     """κ: norms, element-wise kernels and partial waves of one layer in a step."""
+    overlap_loss: float = OVERLAP_LOSS
+    """ω: the part of a decoding step's shorter side, memory or compute, that comes on top of the longer one.
+    A tile waits for its bytes before it computes, so that neither hides the other wholly."""
     all_reduce: Mapping[int, AllReduce] = field(default_factory=dict)
     """By tensor-parallel degree."""
     origin: str = ""
@@ -96,38 +103,38 @@ _AS_SGLANG = "as on SGLang: vLLM's were not measured, and whole servers refute T
 
 ACHIEVED: tuple[Achieved, ...] = (
     # Dense, products in 16 bit.
-    Achieved(dram=0.78, compute=0.70, layer_microseconds=30, origin=FITTED),
-    Achieved(parts=_A100, dram=0.71, compute=0.77, layer_microseconds=64, origin=FITTED),
-    Achieved(parts=_H100, dram=0.89, compute=0.67, layer_microseconds=38, origin=FITTED),
-    Achieved(parts=_H200, dram=0.84, compute=0.72, layer_microseconds=38, origin=FITTED),
-    Achieved(parts=_L40S, dram=0.77, compute=0.52, layer_microseconds=0, origin=FITTED),
+    Achieved(dram=0.81, compute=0.70, layer_microseconds=30, origin=FITTED),
+    Achieved(parts=_A100, dram=0.75, compute=0.77, layer_microseconds=65, origin=FITTED),
+    Achieved(parts=_H100, dram=0.93, compute=0.67, layer_microseconds=39, origin=FITTED),
+    Achieved(parts=_H200, dram=0.89, compute=0.72, layer_microseconds=39, origin=FITTED),
+    Achieved(parts=_L40S, dram=0.78, compute=0.52, layer_microseconds=0, origin=FITTED),
     Achieved(parts=_B200, dram=0.89, compute=0.64, layer_microseconds=38, origin=_LARGER),
     # No η_c of this one is known: as of any other.
     Achieved(parts=_PRO_6000, dram=0.81, compute=0.70, layer_microseconds=24, origin=_LARGER),
     # Dense, products in 8 or 4 bit.
-    Achieved(narrow=True, dram=0.73, compute=0.53, layer_microseconds=42, origin=FITTED),
-    Achieved(narrow=True, parts=_H100, dram=0.84, compute=0.49, layer_microseconds=38, origin=BETWEEN),
-    Achieved(narrow=True, parts=_H200, dram=0.78, compute=0.60, layer_microseconds=38, origin=BETWEEN),
-    Achieved(narrow=True, parts=_L40S, dram=0.69, compute=0.38, layer_microseconds=10, origin=FITTED),
+    Achieved(narrow=True, dram=0.77, compute=0.53, layer_microseconds=46, origin=FITTED),
+    Achieved(narrow=True, parts=_H100, dram=0.86, compute=0.49, layer_microseconds=40, origin=BETWEEN),
+    Achieved(narrow=True, parts=_H200, dram=0.79, compute=0.60, layer_microseconds=37, origin=BETWEEN),
+    Achieved(narrow=True, parts=_L40S, dram=0.74, compute=0.39, layer_microseconds=40, origin=FITTED),
     Achieved(narrow=True, parts=_B200, dram=0.89, compute=0.50, layer_microseconds=38, origin=BETWEEN),
     Achieved(
         narrow=True,
         parts=_H100,
         backend="trtllm",
-        dram=0.60,
-        compute=0.46,
-        layer_microseconds=33,
+        dram=0.72,
+        compute=0.47,
+        layer_microseconds=55,
         origin=BETWEEN,
     ),
     # Experts, products in 16 bit.
-    Achieved(experts=True, dram=0.89, compute=0.60, layer_microseconds=60, origin=FITTED),
+    Achieved(experts=True, dram=0.91, compute=0.60, layer_microseconds=60, origin=FITTED),
     # Experts, products in 8 or 4 bit. No prefill of them was measured: η_c is set.
-    Achieved(narrow=True, experts=True, dram=0.79, compute=0.45, layer_microseconds=87, origin=_AS_SGLANG),
+    Achieved(narrow=True, experts=True, dram=0.80, compute=0.45, layer_microseconds=87, origin=_AS_SGLANG),
     Achieved(
         narrow=True,
         experts=True,
         backend="sglang",
-        dram=0.79,
+        dram=0.80,
         compute=0.45,
         layer_microseconds=87,
         origin=FITTED,
@@ -319,8 +326,9 @@ def decode_time(
 ) -> PhaseTime:
     """What the decoding steps must take; the latencies of a mixed step are theirs."""
     memory, compute = _roof_seconds(model, work.decode, roof, constants)
-    hidden = (memory, 0.0) if memory >= compute else (0.0, compute)
-    return _phase_time(model, hidden, tokens.decode_tokens, tokens.decode_steps, constants)
+    loss = constants.overlap_loss
+    sides = (memory, loss * compute) if memory >= compute else (loss * memory, compute)
+    return _phase_time(model, sides, tokens.decode_tokens, tokens.decode_steps, constants)
 
 
 def prefill_time(

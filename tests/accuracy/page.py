@@ -77,6 +77,33 @@ def without_part() -> list[tuple[Step, float]]:
 # --- tables ------------------------------------------------------------------------------------------
 
 
+def overlap() -> str:
+    """What each loss of overlap predicts, η and κ fitted anew for it."""
+    rows = []
+    for loss in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0):
+        cells = [f"{loss:g}"]
+        for narrow in (False, True):
+            decode = [
+                [step for step in known if step.is_decode]
+                for group, known in groups().items()
+                if not group.experts and group.narrow is narrow
+            ]
+            same = [
+                step.error(fit(known, overlap_loss=loss).over(step.constants))
+                for known in decode
+                for step in known
+            ]
+            other = [error for known in decode for _, error in held_out_models(known, overlap_loss=loss)]
+            cells += [*errors_cells(same)[1:], *errors_cells(other)]
+        rows.append(cells)
+    names = [
+        f"{kind}, {what}"
+        for kind in ("16 bit", "8 bit")
+        for what in ("fitted: mean", "worst", "model left out: n", "mean", "worst")
+    ]
+    return table(["ω", *names], rows)
+
+
 def costs() -> str:
     deviations: dict[str, list[float]] = defaultdict(list)
     for row in GOLDEN:
@@ -365,6 +392,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "predictions": predictions,
     "predictions-by-gpu": predictions_by_gpu,
     "constants": constants,
+    "overlap": overlap,
     "eight-bits": eight_bits,
     "residuals": residuals,
     "all-servers": all_servers,

@@ -85,7 +85,7 @@ def test_the_measured_rows_span_both_parts_and_all_degrees() -> None:
 def test_decode_at_a_small_batch_waits_for_memory() -> None:
     result = attributed(served("llama-3.1-8b"), decoding(8, 1024, 4000), step_seconds=0.0066)
     assert result.shares["memory_bandwidth"] > 0.7
-    assert result.compute == 0
+    assert result.shares["compute"] < 0.02, "what memory does not hide of it"
 
 
 def test_what_the_model_does_not_explain_is_the_hosts() -> None:
