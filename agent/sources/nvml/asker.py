@@ -45,6 +45,10 @@ class Asker:
         if self._failure is not None and not self._answers:
             raise pynvml.NVMLError(self._failure)
 
+    def forget_lacking(self) -> None:
+        """Try everything again: in another mode a GPU has other calls."""
+        self._lacking.clear()
+
     def why_lacking(self, call: Callable[[Handle], Any]) -> int | None:
         """The code with which a call was refused for good."""
         return self._lacking.get(call)

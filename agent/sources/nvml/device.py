@@ -61,7 +61,7 @@ class Device:
         self._asker = Asker(handle, subject=f"GPU {index}", clock=clock)
         self._fields = FieldReader(handle, driver_version=driver_version)
         self._gpm = Gpm(handle, clock=clock) if gpm else None
-        self._divided = False
+        self._divided: bool | None = None
         self._instances = InstanceReader(handle, clock=clock, gpm=gpm)
         self._proc = proc
         self._xids = xids
@@ -104,10 +104,15 @@ class Device:
             counters=counters_of(values),
             health=self._health(values),
         )
-        if (divided := ask(_mig_enabled)) is not None:
-            self._divided = divided  # else as before: a GPU that fails to say has not changed its mode
+        if (divided := ask(_mig_enabled)) is not None:  # else as before: to fail to say is no change
+            if self._divided not in (None, divided):
+                asker.forget_lacking()
+                self._fields.forget_lacking()
+            self._divided = divided
         if self._divided:
             asker.require_an_answer()
+            if self._gpm is not None:
+                self._gpm.close()
             instances = self._instances.read(board)
             return (replace(board, partitioned=True, activity_problem=_IN_PARTS), *instances)
         self._instances.close()

@@ -60,10 +60,11 @@ FIELDS: tuple[Field, ...] = (
     Field(270, "clock_limited/hw_thermal", NANO, counts=True, since_driver=590),
     Field(271, "clock_limited/hw_power_brake", NANO, counts=True, since_driver=590),
 )
+NVLINK_TOTALS = ("nvlink_transmit_bytes", "nvlink_receive_bytes")
 NVLINK_5: tuple[Field, ...] = tuple(
     Field(number, f"{name}/{link}", scope=link, counts=True)
     for link in range(MAX_LINKS)
-    for number, name in ((202, "nvlink_transmit_bytes"), (204, "nvlink_receive_bytes"))
+    for number, name in zip((202, 204), NVLINK_TOTALS, strict=True)
 )
 """In place of 138 and 139 where those are gone: the links of Blackwell count bytes, each its own."""
 
@@ -80,37 +81,56 @@ class FieldReader:
         self._handle = handle
         branch = (driver_version or "").partition(".")[0]
         driver = int(branch) if branch.isdecimal() else 0
-        self._fields = [field for field in FIELDS if field.since_driver <= driver]
+        self._candidates = [field for field in FIELDS if field.since_driver <= driver]
+        self._fields: list[Field] = []
         self._is_probed = False
         self._unrolled: dict[str, tuple[int, int]] = {}  # the last raw value, and what its wraps add up to
+        self._links: list[str] = []  # the names of those in NVLINK_5 that are there
+        self._by_link: dict[str, float] = {}
 
     def read(self) -> dict[str, float]:
         """What it answers now, by name, in base units."""
         if not self._is_probed:
             self._probe()
+        if not self._fields:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         values = {}
         for field, value in zip(self._fields, self._ask(self._fields), strict=True):
-            if value.nvmlReturn == pynvml.NVML_SUCCESS:
+            if value.nvmlReturn == pynvml.NVML_SUCCESS and value.valueType < len(_VALUE_MEMBERS):
                 raw = getattr(value.value, _VALUE_MEMBERS[value.valueType])
                 if field.counts and value.valueType == _UNSIGNED_INT:
                     raw = self._unroll(field.name, raw)
                 values[field.name] = raw * field.factor
             elif value.nvmlReturn in OF_THE_GPU or value.nvmlReturn in OF_THE_SESSION:
                 raise pynvml.NVMLError(value.nvmlReturn)
-        return values
+        return values | self._over_links(values)
+
+    def forget_lacking(self) -> None:
+        """Try every number again: in another mode a GPU has others."""
+        self._is_probed = False
+
+    def _over_links(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The sums of what each link counts: also what one counted that is silent now, or they would fall."""
+        self._by_link |= {name: values[name] for name in self._links if name in values}
+        sums = {}
+        for total in NVLINK_TOTALS:
+            links = [name for name in self._links if name.startswith(total)]
+            if links and self._by_link.keys() >= set(links):
+                sums[total] = sum(self._by_link[name] for name in links)
+        return sums
 
     def _ask(self, fields: list[Field]) -> Iterator[pynvml.c_nvmlFieldValue_t]:
         return iter(
             pynvml.nvmlDeviceGetFieldValues(self._handle, [(field.number, field.scope) for field in fields])
-            if fields
-            else ()
         )
 
     def _probe(self) -> None:
         """Keep what this driver knows."""
-        self._fields = self._known(self._fields)
-        if not any(field.name == "nvlink_transmit_bytes" for field in self._fields):
-            self._fields += self._known(list(NVLINK_5))
+        self._fields = self._known(self._candidates)
+        told = any(field.name == "nvlink_transmit_bytes" for field in self._fields)
+        links = [] if told else self._known(list(NVLINK_5))
+        self._links = [field.name for field in links]
+        self._fields += links
         self._is_probed = True
 
     def _known(self, fields: list[Field]) -> list[Field]:
@@ -142,8 +162,8 @@ def counters_of(values: Mapping[str, float]) -> GpuCounters:
     return GpuCounters(
         pcie_receive_bytes=values.get("pcie_receive_bytes"),
         pcie_transmit_bytes=values.get("pcie_transmit_bytes"),
-        nvlink_receive_bytes=_over_links(values, "nvlink_receive_bytes"),
-        nvlink_transmit_bytes=_over_links(values, "nvlink_transmit_bytes"),
+        nvlink_receive_bytes=values.get("nvlink_receive_bytes"),
+        nvlink_transmit_bytes=values.get("nvlink_transmit_bytes"),
         clock_limited_seconds={
             name.removeprefix("clock_limited/"): seconds
             for name, seconds in values.items()
@@ -173,10 +193,3 @@ def health_of(values: Mapping[str, float]) -> GpuHealth:
             RECOVERY_ACTIONS[action] if action is not None and action < len(RECOVERY_ACTIONS) else None
         ),
     )
-
-
-def _over_links(values: Mapping[str, float], name: str) -> float | None:
-    if name in values:
-        return values[name]
-    links = [value for key, value in values.items() if key.startswith(f"{name}/")]
-    return sum(links) if links else None

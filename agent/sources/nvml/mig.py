@@ -20,23 +20,23 @@ class InstanceReader:
         self._parent = parent
         self._clock = clock
         self._gpm = gpm
-        self._instances: dict[str, _Instance] = {}
+        self._instances: dict[tuple[int, str], _Instance] = {}  # by place and UUID
         self._uuids: dict[int, str] = {}  # last seen at each place
 
     def read(self, board: GpuReading) -> tuple[GpuReading | GpuLost, ...]:
         """Each instance, in the order of its place; what fails costs the one instance."""
-        found: dict[str, _Instance] = {}
+        found = set()
         readings: list[GpuReading | GpuLost] = []
         for place in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(self._parent)):
             try:
                 handle = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(self._parent, place)
                 uuid = self._uuids[place] = pynvml.nvmlDeviceGetUUID(handle)
                 # By UUID: instance numbers are given again at once, and two samples of two instances
-                # must never be compared.
-                found[uuid] = (
-                    self._instances.pop(uuid) if uuid in self._instances else self._open(handle, uuid, board)
-                )
-                readings.append(found[uuid].read(board))
+                # must never be compared. By place: at another it has another handle.
+                if (place, uuid) not in self._instances:
+                    self._instances[place, uuid] = self._open(handle, uuid, board)
+                found.add((place, uuid))
+                readings.append(self._instances[place, uuid].read(board))
             except pynvml.NVMLError as error:
                 if error.value in OF_THE_SESSION:
                     raise
@@ -44,15 +44,16 @@ class InstanceReader:
                     self._uuids.pop(place, None)  # an empty place
                 elif place in self._uuids:
                     readings.append(_lost(self._uuids[place], board, error))
-        self.close()
-        self._instances = found
+        for gone in self._instances.keys() - found:
+            self._instances.pop(gone).close()
         return tuple(readings)
 
     def close(self) -> None:
-        """Let go of all instances."""
+        """Let go of all instances, and forget them."""
         for instance in self._instances.values():
             instance.close()
         self._instances = {}
+        self._uuids = {}
 
     def _open(self, handle: Handle, uuid: str, board: GpuReading) -> _Instance:
         return _Instance(handle, uuid, board=board, parent=self._parent, clock=self._clock, gpm=self._gpm)

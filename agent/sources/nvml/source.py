@@ -170,13 +170,13 @@ class NvmlSource:
         """Whether nothing of ours is left in the driver."""
         for place in self._places.values():
             place.close()
-        self._driver_version = None
         if self._open:
-            self._open = False
             if not self._xids.end():
-                return False  # a thread is still in there; the next session goes on beside it
+                return False  # a thread is still in there: the session goes on, and ends another time
+            self._open = False
             with suppress(pynvml.NVMLError):
                 pynvml.nvmlShutdown()
+        self._driver_version = None
         return True
 
     def _read_gpu(self, index: int) -> tuple[GpuReading | GpuLost, ...]:

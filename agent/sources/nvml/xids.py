@@ -48,10 +48,10 @@ class XidListener:
             return
         self._counts.setdefault(uuid, Counter())
         self._uuids[_address(handle)] = uuid
-        if self._thread is None:
-            self._stop = threading.Event()
+        self._stop.clear()  # it may be set yet, after an end that the thread was too slow for
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(
-                target=self._run, args=(self._set, self._stop), name="nvml-xids", daemon=True
+                target=self._run, args=(self._set,), name="nvml-xids", daemon=True
             )
             self._thread.start()
 
@@ -79,14 +79,14 @@ class XidListener:
         self._uuids.clear()
         return True
 
-    def _run(self, events: pynvml.c_nvmlEventSet_t, stop: threading.Event) -> None:
+    def _run(self, events: pynvml.c_nvmlEventSet_t) -> None:
         pause, longest = RETRY_SECONDS
-        while not stop.is_set():
+        while not self._stop.is_set():
             try:
                 event = pynvml.nvmlEventSetWait_v2(events, int(WAIT_SECONDS * 1000))
             except pynvml.NVMLError as error:
                 if error.value != pynvml.NVML_ERROR_TIMEOUT:
-                    stop.wait(pause)
+                    self._stop.wait(pause)
                     pause = min(2 * pause, longest)
                 continue
             pause = RETRY_SECONDS[0]

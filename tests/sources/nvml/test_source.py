@@ -13,32 +13,20 @@ import pytest
 
 from agent.clock import ManualClock, SystemClock
 from agent.errors import SourceAbsentError, SourceError
-from agent.readings import Failed, GpuCounters, GpuHealth, GpuLost, GpuReading, NodeReading, Read
+from agent.readings import Failed, GpuCounters, GpuHealth, GpuReading, NodeReading, Read
 from agent.sources.base import Poller
 from agent.sources.nvml import NvmlSource
 from agent.sources.nvml.asker import SELDOM_SECONDS
 from agent.sources.nvml.source import FIRST_PAUSE_SECONDS
 from tests.nvml_standin import StandIn, compile_library
+from tests.sources.nvml.gpus import UUIDS, gpu_of, lost_of, wait_until
 
-UUIDS = tuple(f"GPU-00000000-0000-0000-0000-{index:012d}" for index in range(2))
 H100 = "NVIDIA H100 80GB HBM3"
-
-
-def gpu_of(reading: NodeReading, index: int = 0) -> GpuReading:
-    gpu = reading.gpus[index]
-    assert isinstance(gpu, GpuReading)
-    return gpu
 
 
 def empty_fields(gpu: GpuReading) -> list[str]:
     """What is not said, but for what a whole GPU never says, and the activity, where time stands still."""
     return [f.name for f in fields(gpu) if getattr(gpu, f.name) is None and f.name not in ("mig", "activity")]
-
-
-def lost_of(reading: NodeReading, index: int) -> GpuLost:
-    gpu = reading.gpus[index]
-    assert isinstance(gpu, GpuLost)
-    return gpu
 
 
 # --- what a reading says ---------------------------------------------------------------------------
@@ -98,6 +86,7 @@ def test_a_reading_is_in_base_units(stand_in: StandIn, clock: ManualClock) -> No
             ),
         ),
     )
+    source.close()
 
 
 def test_each_gpu_has_its_own_values(source: NvmlSource, stand_in: StandIn) -> None:
@@ -267,6 +256,19 @@ def test_a_lost_gpu_leaves_the_others_alone_and_comes_back(
     assert stand_in.calls("nvmlInit") == 1
 
 
+def test_a_lost_gpu_is_looked_for_with_growing_pauses(
+    source: NvmlSource, stand_in: StandIn, clock: ManualClock
+) -> None:
+    stand_in.set({"gpu0.return": 15})
+    asked = []
+    for _ in range(100):
+        source.read()
+        asked.append(stand_in.calls("nvmlDeviceGetHandleByIndex_v2"))
+        clock.advance(1)
+    seconds = [at for at, (before, now) in enumerate(zip([0, *asked], asked, strict=False)) if now > before]
+    assert seconds == [0, 1, 3, 7, 15, 31, 61, 91]
+
+
 def test_a_gpu_lost_before_we_came_has_no_identity(source: NvmlSource, stand_in: StandIn) -> None:
     stand_in.set({"gpus": 2, "gpu0.return": 15})
     reading = source.read()
@@ -370,6 +372,13 @@ def test_a_session_that_ends_is_begun_anew(
     assert (stand_in.calls("nvmlInit"), stand_in.calls("nvmlShutdown")) == (2, 1)
 
 
+def test_a_driver_version_is_not_kept_over_a_session(source: NvmlSource, stand_in: StandIn) -> None:
+    assert source.read().driver_version == "570.86.15"
+    source.close()
+    stand_in.set({"nvmlSystemGetDriverVersion.return": 999})
+    assert source.read().driver_version is None
+
+
 def test_a_gpu_lost_over_a_new_session_keeps_its_identity(
     source: NvmlSource, stand_in: StandIn, clock: ManualClock
 ) -> None:
@@ -394,13 +403,6 @@ def test_close_ends_the_session_and_a_reading_begins_another(source: NvmlSource,
 
 
 # --- a driver that hangs -----------------------------------------------------------------------------
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 5
-    while not happened():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
 
 
 def test_a_hanging_call_shows_as_a_timeout_and_blocks_nobody(stand_in: StandIn) -> None:
