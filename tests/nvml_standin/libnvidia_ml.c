@@ -276,8 +276,8 @@ static void count_and_refresh(const char *call, int device, int count) {
     pthread_mutex_unlock(&mutex);
 }
 
-static void wait_and_refresh(void) {
-    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+static void wait_and_refresh(int ms) {
+    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
     count_and_refresh(NULL, NODE, 0);
 }
 
@@ -285,7 +285,7 @@ static int enter(const char *call, int device) {
     double since = clock_ms(CLOCK_MONOTONIC);
     count_and_refresh(call, device, 1);
     while (clock_ms(CLOCK_MONOTONIC) - since < of_call(call, device, "delay_ms", 0))
-        wait_and_refresh();
+        wait_and_refresh(2);
     return (int)of_call(call, device, "return", SUCCESS);
 }
 
@@ -957,7 +957,7 @@ int nvmlEventSetWait_v2(struct event_set *set, struct event *event, unsigned ms)
         pthread_mutex_unlock(&mutex);
         if (code != TIMEOUT || clock_ms(CLOCK_MONOTONIC) - since >= ms)
             return code;
-        wait_and_refresh();
+        wait_and_refresh(20);
         TRY((int)of_call(__func__, NODE, "return", SUCCESS));
     }
 }
