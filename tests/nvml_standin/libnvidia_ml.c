@@ -957,7 +957,7 @@ int nvmlEventSetWait_v2(struct event_set *set, struct event *event, unsigned ms)
         pthread_mutex_unlock(&mutex);
         if (code != TIMEOUT || clock_ms(CLOCK_MONOTONIC) - since >= ms)
             return code;
-        wait_and_refresh(20);
+        wait_and_refresh(50);
         TRY((int)of_call(__func__, NODE, "return", SUCCESS));
     }
 }
