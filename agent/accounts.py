@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.ladder import Measured
-from agent.readings import Evidence, GpuReading
+from agent.readings import CLOCK_LIMITS, Evidence, GpuReading
 from agent.roofline.bottleneck import BOTTLENECKS, Bottleneck
 from agent.roofline.step import COMPONENTS, Attribution, Component
 from agent.roofline.workload import Workload
@@ -20,25 +20,13 @@ NANOSECONDS = 1_000_000_000
 
 ACTIVITIES: tuple[str, ...] = ("dram_active", "tensor_active", "sm_active")
 QUANTITIES: tuple[str, ...] = (*ACTIVITIES, "dram_bytes", "flops")
-TRAFFIC_COUNTERS: tuple[str, ...] = (
+LINK_COUNTERS: tuple[str, ...] = (
     "pcie_receive_bytes",
     "pcie_transmit_bytes",
     "nvlink_receive_bytes",
     "nvlink_transmit_bytes",
 )
 """By the names of `GpuCounters`."""
-
-CLOCK_LIMITS: tuple[str, ...] = (
-    "sw_power_cap",
-    "hw_slowdown",
-    "sync_boost",
-    "sw_thermal",
-    "hw_thermal",
-    "hw_power_brake",
-    "application_clocks",
-    "display_clock",
-)
-"""Why clocks are limited, in NVML's words; that a GPU has nothing to do is none of these."""
 
 # --- GPUs ----------------------------------------------------------------------------------------
 
@@ -59,7 +47,7 @@ class GpuTotals:
     contradicted_seconds: float = 0.0
     """In which profiling read 0 while kernels ran; they count as without evidence."""
     link_bytes: Mapping[str, float] = field(default_factory=dict)
-    """By the names in `TRAFFIC_COUNTERS`, those that the GPU counts."""
+    """By the names in `LINK_COUNTERS`, those that the GPU counts."""
     clock_limited_seconds: Mapping[str, float] = field(default_factory=dict)
     """By reason, those that the GPU tells of."""
     cost_usd: float = 0.0
@@ -124,7 +112,7 @@ class GpuAccount:
     def credit_counters(self, seconds: float, before: GpuReading | None, after: GpuReading) -> None:
         """What the GPU has counted between two readings; a counter that fell began anew."""
         old = before.counters if before is not None else after.counters
-        for name in TRAFFIC_COUNTERS:
+        for name in LINK_COUNTERS:
             increase = _increase(getattr(old, name), getattr(after.counters, name))
             if increase is not None:
                 self._links[name] = self._links.get(name, 0.0) + increase

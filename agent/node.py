@@ -13,7 +13,7 @@ from agent.assessment import EngineAssessment, EngineKey, GpuAssessment
 from agent.fusion import Fused
 from agent.judgement import GpuFacts, assess_gpu
 from agent.prices import PricePeriod, find_price
-from agent.readings import Evidence, GpuLost, GpuReading
+from agent.readings import DIVIDED, Evidence, GpuLost, GpuReading
 from agent.roofline.bottleneck import Verdict, settle
 from agent.roofline.gpus import GpuSpec, describe_gpu, mig_instance
 from agent.roofline.sharing import gpu_shares
@@ -209,18 +209,17 @@ class Node:
             usd = left * self._usd(reading.name, track.spec, beat)
             track.account.credit_cost(usd, idle=False, unattributed_usd=usd)
             track.credit_counters(reading, beat.elapsed_seconds)
-        reason = reading.activity_problem or "in MIG mode"
         return GpuAssessment(
             index=reading.index,
             uuid=reading.uuid,
             name=reading.name,
             up=True,
-            problem=reason,
+            problem=DIVIDED,
             reading=reading,
             last_reading=reading,
             health=reading.health,
             spec=track.spec,
-            verdict=Verdict(bottleneck="unknown", reason=reason),
+            verdict=Verdict(bottleneck="unknown", reason=DIVIDED),
         )
 
     # --- money and energy --------------------------------------------------------------------------

@@ -88,6 +88,17 @@ class GpuCounters:
     """By reason, in the words of `GpuReading.clock_limit_reasons`."""
 
 
+CLOCK_LIMITS: tuple[str, ...] = (
+    "sw_power_cap",
+    "hw_slowdown",
+    "sync_boost",
+    "sw_thermal",
+    "hw_thermal",
+    "hw_power_brake",
+    "application_clocks",
+    "display_clock",
+)
+"""Why clocks are limited, in NVML's words; that a GPU has nothing to do is none of these."""
 RECOVERY_ACTIONS: tuple[str, ...] = (
     "none",
     "reset",
@@ -98,6 +109,8 @@ RECOVERY_ACTIONS: tuple[str, ...] = (
     "bus_reset",
     "system_reboot",
 )
+DIVIDED = "in MIG mode: its instances are measured, each by itself"
+"""Why a GPU in MIG mode has no activity of its own."""
 FABRIC_STATES: tuple[str, ...] = ("not_started", "in_progress", "completed")
 FABRIC_HEALTH: tuple[str, ...] = ("healthy", "unhealthy", "limited")
 """Each in the order of NVML's own numbers."""

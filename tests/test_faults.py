@@ -7,8 +7,8 @@ import pytest
 from agent.assessment import Assessment
 from agent.readings import Absent, Failed, GpuLost, GpuReading, NodeReading
 from agent.sources.base import SourceState
-from agent.sources.nvml.source import LONGEST_PAUSE_SECONDS
-from tests.machines import MACHINES, Machine, Watch, Watched, of, series_of
+from agent.sources.nvml.pause import LONGEST_PAUSE_SECONDS
+from tests.machines import MACHINES, Machine, Series, Watch, Watched, of, series_of
 
 NEVER_TO_BE_HAD = (3, 4, 13, 25, 26)
 """NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, DEPRECATED."""
@@ -51,6 +51,20 @@ def assert_time_is_conserved(watched: Watched, assessment: Assessment, since: fl
             assert totals.observed_seconds + totals.unobserved_seconds == pytest.approx(elapsed, abs=1e-6)
 
 
+def without_a_call(watch: Watch, machine: Machine, code: int) -> tuple[Watched, set[Series]]:
+    """A machine whose victim refuses a call, which costs it that one series; and its series before."""
+    watched = watch(machine)
+    call, metric = machine.optional_call
+    healthy = series_of(watched.beat(5)).keys()
+    watched.stand_in.set({f"{machine.victim}.{call}.return": code})
+    broken = watched.beat(10)
+    lost = healthy - series_of(broken).keys()
+    assert {name for name, _ in lost} == {metric}
+    assert {labels[1] for _, labels in lost} == {machine.victim_uuid}
+    assert nvml(broken).up
+    return watched, set(healthy)
+
+
 @machines
 def test_a_healthy_machine_is_read(watch: Watch, machine: Machine) -> None:
     watched = watch(machine)
@@ -65,35 +79,22 @@ def test_a_healthy_machine_is_read(watch: Watch, machine: Machine) -> None:
 @with_gpus
 @pytest.mark.parametrize("code", NEVER_TO_BE_HAD)
 def test_a_call_that_is_not_to_be_had_costs_its_series(watch: Watch, machine: Machine, code: int) -> None:
-    watched = watch(machine)
-    call, metric = machine.optional_call
-    healthy = series_of(watched.beat(5))
-    watched.stand_in.set({f"{machine.victim}.{call}.return": code})
-    broken = watched.beat(10)
-    lost = healthy.keys() - series_of(broken).keys()
-    assert {name for name, _ in lost} == {metric}
-    assert lost <= of(healthy, machine.victim_uuid)
-    assert nvml(broken).up
+    watched, healthy = without_a_call(watch, machine, code)
     # It is asked again in another session, as after the driver was loaded anew.
-    watched.stand_in.set({f"{machine.victim}.{call}.return": None, "nvmlDeviceGetCount_v2.return": 1})
+    watched.stand_in.set(
+        {f"{machine.victim}.{machine.optional_call[0]}.return": None, "nvmlDeviceGetCount_v2.return": 1}
+    )
     watched.beat()
     watched.stand_in.set({"nvmlDeviceGetCount_v2.return": None})
-    assert series_of(watched.beat(5)).keys() == healthy.keys()
+    assert series_of(watched.beat(5)).keys() == healthy
 
 
 @with_gpus
 @pytest.mark.parametrize("code", NOT_NOW)
 def test_a_call_that_fails_for_now_comes_back(watch: Watch, machine: Machine, code: int) -> None:
-    watched = watch(machine)
-    call, metric = machine.optional_call
-    healthy = series_of(watched.beat(5))
-    watched.stand_in.set({f"{machine.victim}.{call}.return": code})
-    broken = watched.beat(10)
-    lost = healthy.keys() - series_of(broken).keys()
-    assert {name for name, _ in lost} == {metric}
-    assert lost <= of(healthy, machine.victim_uuid)
-    watched.stand_in.set({f"{machine.victim}.{call}.return": None})
-    assert series_of(watched.beat(10)).keys() == healthy.keys()
+    watched, healthy = without_a_call(watch, machine, code)
+    watched.stand_in.set({f"{machine.victim}.{machine.optional_call[0]}.return": None})
+    assert series_of(watched.beat(10)).keys() == healthy
 
 
 @with_gpus

@@ -59,11 +59,11 @@ def test_instances_are_known_by_their_uuid_and_lead_to_their_gpu(watch: Watch) -
     assert {labels[8] for uuid, labels in infos.items() if uuid.startswith("MIG-")} == {BOARD}
     assert infos[BOARD][8] == ""
     assert {labels[3] for labels in infos.values()} == {"H100-SXM5-80GB"}
-    assert all(labels[0] == "1" for uuid, labels in infos.items() if uuid != infos_of_whole(infos))
-
-
-def infos_of_whole(infos: dict[str, tuple[str, ...]]) -> str:
-    return next(uuid for uuid, labels in infos.items() if labels[0] == "0")
+    instances = [f"MIG-victim-{place}" for place in range(3)]
+    assert {uuid: labels[0] for uuid, labels in infos.items()} == {
+        "GPU-00000000-0000-0000-0000-000000000000": "0",
+        **dict.fromkeys([BOARD, *instances], "1"),
+    }
 
 
 def test_an_instance_has_the_roofs_of_its_slices_and_its_own_class(watch: Watch) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from agent.assessment import GpuAssessment
 from agent.exposition.label_placement import Anchor, Box, LabelPlacer, text_width
-from agent.roofline.gpus import GpuSpec
+from agent.roofline.gpus import MIG_MEMORY_SLICES, GpuSpec
 from agent.roofline.roof import Roof
 from agent.units import render_number, render_quantity
 
@@ -105,7 +105,10 @@ class Part:
     @property
     def name(self) -> str:
         """As labels call it."""
-        return self.spec.name if self.spec.share == 1 else f"{self.spec.name} MIG {self.spec.share * 8:.0f}/8"
+        if self.spec.share == 1:
+            return self.spec.name
+        slices = self.spec.share * MIG_MEMORY_SLICES
+        return f"{self.spec.name} MIG {slices:.0f}/{MIG_MEMORY_SLICES}"
 
     @property
     def dtypes(self) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ LOWERED: Mapping[str, str] = {
 }
 
 
-LOWERED_RATIO = 0.97
+THROTTLED_RATIO = 0.97
 """A clock below this part of its rated value has lowered the roof; less is the clock's own play."""
 
 
@@ -112,7 +112,7 @@ def _throttle(reading: GpuReading, compute_clock: float, memory_clock: float) ->
     lowered = [
         f"the {name} roof is {render_percent(1 - clock)} lower"
         for name, clock in (("compute", compute_clock), ("memory", memory_clock))
-        if clock < LOWERED_RATIO
+        if clock < THROTTLED_RATIO
     ]
     return f"{' and '.join(lowered)}: {', '.join(causes)}" if causes and lowered else None
 

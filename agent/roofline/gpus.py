@@ -378,7 +378,9 @@ def mig_instance(spec: GpuSpec, *, sm_count: int | None, memory_bytes: float | N
     """
     if not memory_bytes or not spec.memory_gigabytes:
         return None
-    slices = min(max(round(memory_bytes / 2**30 / spec.memory_gigabytes * MIG_MEMORY_SLICES), 1), 8)
+    slices = min(
+        max(round(memory_bytes / 2**30 / spec.memory_gigabytes * MIG_MEMORY_SLICES), 1), MIG_MEMORY_SLICES
+    )
     share = slices / MIG_MEMORY_SLICES
     sms = sm_count / spec.sm_count if sm_count and spec.sm_count else 0.0
     return replace(
@@ -387,7 +389,7 @@ def mig_instance(spec: GpuSpec, *, sm_count: int | None, memory_bytes: float | N
         flops_per_second={dtype: flops * sms for dtype, flops in spec.flops_per_second.items() if sms},
         sm_count=sm_count,
         nvlink_bytes_per_second=0.0,  # instances have no peers
-        origin=f"{spec.origin}, {slices}/8 of the memory, {sm_count or 'unknown'} SMs",
+        origin=f"{spec.origin}, {slices}/{MIG_MEMORY_SLICES} of the memory, {sm_count or 'unknown'} SMs",
         share=share,
     )
 

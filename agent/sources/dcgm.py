@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from agent.clock import Clock
 from agent.errors import SourceError
 from agent.labels import label_text
-from agent.readings import Activity, DcgmGpu, DcgmReading
+from agent.readings import DIVIDED, Activity, DcgmGpu, DcgmReading
 from agent.sources.page import ADVICE, Page, PageParser, fetch_page, open_session, redacted_url
 
 DEFAULT_COLLECT_SECONDS = 30.0
@@ -36,7 +36,6 @@ NO_PROFILING = (
     "its dcgm-exporter shows no profiling fields (DCGM_FI_PROF_…); they come with its second collection, and "
     "take root and CAP_SYS_ADMIN there"
 )
-DIVIDED = "in MIG mode: its instances are measured, each by itself"
 
 
 # --- the fields ----------------------------------------------------------------------------------

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from agent.clock import ManualClock
 from agent.errors import SourceError
-from agent.readings import Activity, DcgmGpu, DcgmReading, GpuReading
+from agent.readings import DIVIDED, Activity, DcgmGpu, DcgmReading, GpuReading
 from agent.sources.base import Source
 from agent.sources.dcgm import (
     ACTIVITY_FIELDS,
-    DIVIDED,
     FIELDS,
     GPU_FIELDS,
     MAX_PARTS,

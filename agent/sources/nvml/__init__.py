@@ -2,7 +2,7 @@
 
 `source` keeps the session and finds the GPUs; `device` reads one of them, `mig` its instances, each by
 an `asker` that remembers what is lacking. `fields`, `memory`, `gpm` and `xids` know one kind of answer
-each; `errors` says what a refusal means.
+each; `errors` says what a refusal means, `pause` when to try again.
 """
 
 from agent.sources.nvml.source import NvmlSource

@@ -15,7 +15,7 @@ from pathlib import Path
 import pynvml
 
 from agent.clock import Clock
-from agent.readings import FABRIC_HEALTH, FABRIC_STATES, Activity, GpuHealth, GpuLost, GpuReading
+from agent.readings import DIVIDED, FABRIC_HEALTH, FABRIC_STATES, Activity, GpuHealth, GpuLost, GpuReading
 from agent.sources.nvml.asker import Asker, Handle
 from agent.sources.nvml.fields import FieldReader, counters_of, health_of
 from agent.sources.nvml.gpm import Gpm
@@ -114,7 +114,7 @@ class Device:
             if self._gpm is not None:
                 self._gpm.close()
             instances = self._instances.read(board)
-            return (replace(board, partitioned=True, activity_problem=_IN_PARTS), *instances)
+            return (replace(board, partitioned=True, activity_problem=DIVIDED), *instances)
         self._instances.close()
         reading = self._with_memory(board)
         asker.require_an_answer()
@@ -160,9 +160,6 @@ class Device:
             xid_errors=self._xids.counts(self.uuid),
             last_xid_unix_seconds=self._xids.last_unix_seconds(self.uuid),
         )
-
-
-_IN_PARTS = "in MIG mode: its instances are measured, each by itself"
 
 
 # --- the calls, each in base units ---------------------------------------------------------------

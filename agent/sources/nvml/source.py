@@ -20,39 +20,15 @@ from agent.readings import GpuHealth, GpuLost, GpuReading, NodeReading
 from agent.sources.nvml.device import Device
 from agent.sources.nvml.errors import MEANINGS, OF_THE_SESSION, UNEXPLAINED, translated
 from agent.sources.nvml.memory import PROC
+from agent.sources.nvml.pause import Pause
 from agent.sources.nvml.xids import XidListener
 from agent.units import render_seconds
 
 CLOSE_SECONDS = 1.0
 """How long `close` waits for a reading that is inside the driver."""
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
-"""Before what failed is tried again: the first pause, doubled with each failure up to the second."""
 
 RELEASED = "released"
 """The reason for which nothing is read while others have the GPUs."""
-
-
-class _Pause:
-    """When to try again what failed, and what to say until then."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._seconds = 0.0
-        self._due_at = 0.0
-
-    @property
-    def lasts(self) -> bool:
-        """Whether it is too early."""
-        return self._seconds > 0 and self._clock.monotonic() < self._due_at
-
-    def begin(self) -> None:
-        """It failed, for the first time or again."""
-        self._seconds = min(max(2 * self._seconds, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        self._due_at = self._clock.monotonic() + self._seconds
-
-    def end(self) -> None:
-        """It works."""
-        self._seconds = 0.0
 
 
 class _Place:
@@ -60,7 +36,7 @@ class _Place:
 
     def __init__(self, clock: Clock) -> None:
         self.device: Device | None = None
-        self.pause = _Pause(clock)
+        self.pause = Pause(clock)
         self.lost: GpuLost | None = None
         self.uuid: str | None = None
         self.name: str | None = None
@@ -87,7 +63,7 @@ class NvmlSource:
         # Guards the session: it must not end, at `close`, under a reading that is inside the driver.
         self._session = threading.Lock()
         self._open = False
-        self._pause = _Pause(clock)
+        self._pause = Pause(clock)
         self._failure: SourceError | SourceAbsentError | None = None
         self._released_until = 0.0
         self._driver_version: str | None = None

@@ -16,13 +16,12 @@ from contextlib import suppress
 import pynvml
 
 from agent.clock import Clock
+from agent.sources.nvml.pause import Pause
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.25
 """Of one wait inside the driver; the session ends no sooner than the wait does."""
-RETRY_SECONDS = (1.0, 30.0)
-"""After a wait that fails, which it does at once: the pause, doubled up to the second figure."""
 
 
 class XidListener:
@@ -80,16 +79,16 @@ class XidListener:
         return True
 
     def _run(self, events: pynvml.c_nvmlEventSet_t) -> None:
-        pause, longest = RETRY_SECONDS
+        pause = Pause(self._clock)
         while not self._stop.is_set():
             try:
                 event = pynvml.nvmlEventSetWait_v2(events, int(WAIT_SECONDS * 1000))
             except pynvml.NVMLError as error:
-                if error.value != pynvml.NVML_ERROR_TIMEOUT:
-                    self._stop.wait(pause)
-                    pause = min(2 * pause, longest)
+                if error.value != pynvml.NVML_ERROR_TIMEOUT:  # it fails at once, over and over
+                    pause.begin()
+                    self._stop.wait(pause.seconds)
                 continue
-            pause = RETRY_SECONDS[0]
+            pause.end()
             if event.eventType & pynvml.nvmlEventTypeXidCriticalError:
                 self._count(event)
 

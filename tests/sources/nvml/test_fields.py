@@ -9,7 +9,7 @@ import pytest
 from agent.errors import SourceError
 from agent.readings import RECOVERY_ACTIONS, GpuReading
 from agent.sources.nvml import NvmlSource
-from agent.sources.nvml.source import FIRST_PAUSE_SECONDS
+from agent.sources.nvml.pause import FIRST_PAUSE_SECONDS
 from tests.nvml_standin import GENERATIONS, StandIn
 from tests.sources.nvml.gpus import Advance, gpu_of, lost_of
 

@@ -17,7 +17,7 @@ from agent.readings import Failed, GpuCounters, GpuHealth, GpuReading, NodeReadi
 from agent.sources.base import Poller
 from agent.sources.nvml import NvmlSource
 from agent.sources.nvml.asker import SELDOM_SECONDS
-from agent.sources.nvml.source import FIRST_PAUSE_SECONDS
+from agent.sources.nvml.pause import FIRST_PAUSE_SECONDS
 from tests.nvml_standin import StandIn, compile_library
 from tests.sources.nvml.gpus import UUIDS, gpu_of, lost_of, wait_until
 

@@ -12,8 +12,8 @@ from agent.clock import ManualClock
 from agent.errors import SourceError
 from agent.readings import GpuHealth, GpuLost, GpuReading
 from agent.sources.nvml import NvmlSource
-from agent.sources.nvml.source import FIRST_PAUSE_SECONDS
-from agent.sources.nvml.xids import RETRY_SECONDS, WAIT_SECONDS
+from agent.sources.nvml.pause import FIRST_PAUSE_SECONDS
+from agent.sources.nvml.xids import WAIT_SECONDS
 from tests.nvml_standin import StandIn
 from tests.sources.nvml.gpus import Advance, wait_until
 
@@ -196,7 +196,7 @@ def test_a_wait_that_fails_at_once_does_not_spin(source: NvmlSource, stand_in: S
 def test_a_wait_that_goes_on_failing_is_tried_ever_more_seldom(source: NvmlSource, stand_in: StandIn) -> None:
     stand_in.set({f"{WAIT}.return": 999})
     source.read()
-    time.sleep(2.5 * RETRY_SECONDS[0])
+    time.sleep(2.5 * FIRST_PAUSE_SECONDS)
     assert stand_in.calls(WAIT) <= 2
 
 
