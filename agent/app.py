@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from agent.assessment import Assessment
 from agent.clock import Clock, SystemClock
 from agent.config import Configuration, Engine, RoofOverride, load_web_configuration, redacted
-from agent.engines.base import EngineSource
 from agent.engines.registry import ENGINES
+from agent.engines.source import EngineSource
 from agent.exposition.authentication import Authenticator
 from agent.exposition.collector import Renderer
 from agent.exposition.server import Access, ExpositionServer

@@ -28,8 +28,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
-from agent.engines.base import server_of
 from agent.engines.registry import ENGINES
+from agent.engines.source import server_of
 from agent.errors import ConfigurationError, UnknownModelError
 from agent.model_files import load_config_json
 from agent.recovery import Policy

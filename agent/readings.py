@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 Evidence = Literal["gpm", "dcgm", "modelled", "mixed", "none"]
 """Where a number comes from. `mixed`: its parts come from different places."""
@@ -304,11 +304,33 @@ class EngineCounters:
     """Sum of the times between tokens of one request, over all requests."""
     inter_token_intervals: float | None = None
     """How many such times: one a request a step after its first token."""
+    decode_steps: float | None = None
+    """Steps in which anything was decoded, where the engine counts them apart."""
+    decode_step_seconds: float | None = None
+    """Sum of their times, where the engine takes them."""
+    prefill_steps: float | None = None
+    """Steps that only prefilled, where the engine counts them apart."""
+    prefill_step_seconds: float | None = None
+    """Sum of their times, where the engine takes them."""
+    sequence_steps: float | None = None
+    """Sequences in each step that decodes, summed over those steps."""
+    timed_steps: float | None = None
+    """Steps whose time t and batch b the engine has recorded; the next four are sums over them."""
+    timed_sequences: float | None = None
+    """Σ b."""
+    timed_seconds: float | None = None
+    """Σ t."""
+    timed_squared_sequences: float | None = None
+    """Σ b²."""
+    timed_sequence_seconds: float | None = None
+    """Σ b·t."""
     preemptions: float | None = None
     requests_stop: float | None = None
     requests_length: float | None = None
     requests_abort: float | None = None
     requests_error: float | None = None
+    requests_finished: float | None = None
+    """Requests that came to their end, where the engine does not say which."""
     rejected_requests: float | None = None
     drafts: float | None = None
     draft_tokens: float | None = None
@@ -320,6 +342,42 @@ class EngineCounters:
 COUNTER_NAMES: tuple[str, ...] = tuple(f.name for f in fields(EngineCounters))
 
 
+ServingRole = Literal["prefill", "decode"]
+"""The one phase that an engine does, where the two are kept apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a server's own interface, or its process, says of its model and of how that is run.
+
+    `None` where it does not say; nothing here is derived. Texts are as the server words them.
+    """
+
+    path: str | None = None
+    """Where the weights are from: a directory, a file, or a name on a hub."""
+    revision: str | None = None
+    served_names: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
+    """As of a ``config.json``."""
+    config_origin: str | None = None
+    """Where `config` was found, in a word."""
+    weight_dtype: str | None = None
+    """Of the weights, or the method by which they are quantized: ``bfloat16``, ``fp8``, ``awq``, …"""
+    kv_dtype: str | None = None
+    """``auto`` means the model's."""
+    tensor_parallel: int | None = None
+    pipeline_parallel: int | None = None
+    expert_parallel: int | None = None
+    """Over how many ranks the experts are dealt; 1 where each rank has a slice of all."""
+    data_parallel: int | None = None
+    max_num_seqs: int | None = None
+    """The most sequences of one data-parallel rank that may run at once."""
+    max_model_len: int | None = None
+    weight_bytes: float | None = None
+    """Over all ranks of one replica."""
+    parameters: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineReading:
     """One engine (one data-parallel rank) at one instant."""
@@ -329,6 +387,8 @@ class EngineReading:
     rank: str = "0"
     model: str
     """The name it serves under; "" when the page does not say."""
+    version: str | None = None
+    """Of the software."""
     start_time_seconds: float | None = None
     """Unix time of the process's start: a change of it means a restart."""
     requests_running: float | None = None
@@ -347,6 +407,15 @@ class EngineReading:
     request_latency: Histogram | None = None
     computed_prompt_lengths: Histogram | None = None
     """Tokens computed for the prompt of each finished request."""
+    requests_in_flight: float | None = None
+    """That the server in front of the engine has in hand, where it counts them by itself."""
+    last_step_seconds: float | None = None
+    """Time of the last step, of whatever kind, where that is all the engine says of its steps."""
+    gauge_age_seconds: float | None = None
+    """How old the gauges of its page may be at most; `None` where they are as of its last step."""
+    role: ServingRole | None = None
+    """Where the engine says it; `None` does both, or does not say."""
+    facts: ModelFacts = field(default_factory=ModelFacts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +423,67 @@ class ServerReading:
     """One page: all engines behind one server, in the order of their rank."""
 
     engines: tuple[EngineReading, ...]
-    version: str | None = None
     malformed_lines: int = 0
     """Wanted lines that could not be read and were passed over."""
+    problems: tuple[str, ...] = ()
+    """What else of its interface could not be read, and why."""
+
+
+# --- what runs on the node -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodContainer:
+    """A container of a pod on this node."""
+
+    namespace: str
+    pod: str
+    container: str = ""
+    """"" where only the pod is known."""
+    uid: str = ""
+    """Of the pod; "" where it is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundServer:
+    """A serving engine that was found on this node, and what was found out about it."""
+
+    url: str
+    """Of its page of metrics."""
+    engine: str | None = None
+    """The software, where that is known before its page is read."""
+    pid: int | None = None
+    """Of the process that answers, as the host counts."""
+    gpu_uuids: tuple[str, ...] | None = None
+    """The GPUs that its processes have open; `None` where it cannot be said."""
+    container: PodContainer | None = None
+    facts: ModelFacts = field(default_factory=ModelFacts)
+    credential: str | None = None
+    """The name of the configured credentials that it is asked with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovery:
+    """All serving engines that one way of looking found."""
+
+    servers: tuple[FoundServer, ...]
+    notes: tuple[str, ...] = ()
+    """What could not be seen or was left out, and why, in words; each at most once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAllocation:
+    """A device that the kubelet has given to a container."""
+
+    container: PodContainer
+    resource: str
+    """As it is asked for: ``nvidia.com/gpu``, ``nvidia.com/mig-1g.10gb``, or the class of a DRA driver."""
+    device_id: str
+    """As the kubelet has it: a UUID, or what the device plugin made of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodResourcesReading:
+    """Which container has which device, as the kubelet says."""
+
+    allocations: tuple[DeviceAllocation, ...]

@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.errors", "agent.clock", "agent.labels", "agent.units", "agent.__init__"),
     ("agent.model_files", "agent.prices"),
     ("agent.readings",),
-    ("agent.sources", "agent.engines"),
+    ("agent.sources", "agent.engines", "agent.discovery"),
     ("agent.ladder", "agent.fusion"),
     ("agent.window",),
     ("agent.roofline",),
@@ -61,7 +61,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "pynvml": ("agent.sources.nvml",),
-    "requests": ("agent.sources.page", "agent.engines.base"),
+    "requests": ("agent.sources.page", "agent.engines.source", "agent.engines.documents"),
     "cheroot": ("agent.exposition.server", "agent.simulate"),
 }
 

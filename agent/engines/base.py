@@ -9,29 +9,32 @@ To add an engine: one such file, and one entry in `registry.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from urllib.parse import urlsplit
+from typing import Any
 
-import requests
+from agent.readings import EngineCounters, EngineReading, Histogram
+from agent.sources.page import Page
 
-from agent.errors import SourceError
-from agent.labels import label_text
-from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Histogram, ServerReading
-from agent.sources.page import (
-    ADVICE,
-    DEFAULT_LIMITS,
-    Page,
-    PageLimits,
-    PageParser,
-    fetch_page,
-    open_session,
-    redacted_url,
-)
 
-MAX_ENGINES = 256
-"""Engines that one page may hold; data-parallel ranks behind one server are fewer."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A JSON document of a server's own interface, beside its page of metrics."""
+
+    name: str
+    """By which `EngineDefinition.read` is given it."""
+    path: str
+    """From the server's root, with its query: ``/v1/models``."""
+    live: bool = False
+    """Asked for with every page; else once in the life of the server."""
+    when: Callable[[Page], bool] | None = None
+    """If given, it is asked for only with pages for which this holds: where it says what they do not."""
+
+
+Documents = Mapping[str, Any]
+"""The documents that the server gave, as JSON has them, by name; a reader trusts none of their shapes."""
+NO_DOCUMENTS: Documents = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +47,16 @@ class EngineDefinition:
     """A page that has a sample of one of these names is this engine's."""
     wanted: frozenset[str]
     """The sample names that `read` looks at, the fingerprint included."""
-    read: Callable[[Page], tuple[EngineReading, ...]]
+    read: Callable[[Page, Documents], tuple[EngineReading, ...]]
     """From a page with the fingerprint: its engines, in the order of their rank."""
+    documents: tuple[Document, ...] = ()
+    """What else the server can be asked for without changing it; a reader does without any of them."""
+    page_paths: tuple[str, ...] = ("/metrics",)
+    """Where its page is, seen from the server's root."""
+    ports: tuple[int, ...] = ()
+    """Where it listens when nothing else is said, the page's port first."""
+    switch: str = ""
+    """What turns its page of metrics on, where that is off unless asked for."""
     derived: frozenset[str] = frozenset()
     """Counters formed from two that the engine books at different moments, so that they can dip."""
 
@@ -114,112 +125,41 @@ def histogram_samples(names: Iterable[str]) -> frozenset[str]:
     return frozenset(f"{name}_{part}" for name in names for part in ("bucket", "sum"))
 
 
-def server_of(url: str) -> str:
-    """Host and port of a URL, and its path where it is unusual: behind a gateway only paths differ."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    path = parts.path.rstrip("/")
-    return f"{host}:{port}" + ("" if path in ("", "/metrics") else path)
+# --- from documents to facts ---------------------------------------------------------------------
+
+MAX_TEXT = 4096
+"""Characters of a text in a document; whatever is longer is no name and no path."""
+MAX_COUNT = 10**15
 
 
-# --- the source ----------------------------------------------------------------------------------
+def value_at(document: Any, *path: str) -> Any:
+    """What stands at that path of keys; `None` where the document has another shape."""
+    for key in path:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
 
 
-class EngineSource:
-    """One server's page of metrics, as a `Source[ServerReading]`.
-
-    With several `definitions` the page says which of them it is, at each read: what listens on a
-    port may change.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        definitions: Collection[EngineDefinition],
-        limits: PageLimits = DEFAULT_LIMITS,
-        headers: Mapping[str, str] | None = None,
-        session: requests.Session | None = None,
-    ) -> None:
-        """`ValueError` if the URL cannot be one; `session` as from `open_session`."""
-        self.server = label_text(server_of(url))
-        """The value of the label `server`."""
-        self.name = label_text(f"engine:{self.server}")
-        self._url = url
-        self._definitions = tuple(definitions)
-        self._limits = limits
-        self._headers = dict(headers or {})
-        self._session = session or open_session()
-        kind = self._definitions[0].name if len(self._definitions) == 1 else "engine"
-        self._subject = f"{kind} at {redacted_url(url)}"
-        wanted = frozenset[str]().union(*(definition.wanted for definition in self._definitions))
-        self._parser = PageParser(wanted, limits=limits, subject=self._subject)
-        self._before: dict[str, EngineReading] = {}
-
-    @property
-    def failure_reasons(self) -> tuple[str, ...]:
-        """Of fetching, and of recognising."""
-        return (*ADVICE, "unrecognised")
-
-    def read(self) -> ServerReading:
-        """Fetch the page and read all engines on it."""
-        body = fetch_page(
-            self._url,
-            session=self._session,
-            limits=self._limits,
-            headers=self._headers,
-            subject=self._subject,
-        )
-        page = self._parser.parse(body)
-        definition = self._identify(page)
-        found = {reading.rank: reading for reading in map(_presentable, definition.read(page))}
-        if len(found) > MAX_ENGINES:
-            raise SourceError("too_large", f"{self._subject}: more than {MAX_ENGINES} engines on one page")
-        self._before = {
-            rank: _without_dips(self._before.get(rank), reading, definition.derived)
-            for rank, reading in found.items()
-        }
-        return ServerReading(engines=tuple(self._before.values()), malformed_lines=page.malformed_lines)
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._session.close()
-
-    def _identify(self, page: Page) -> EngineDefinition:
-        for definition in self._definitions:
-            if not definition.fingerprint.isdisjoint(page.families):
-                return definition
-        names = ", ".join(definition.name for definition in self._definitions)
-        raise SourceError(
-            "unrecognised",
-            f"{self._subject}: no metrics of {names} on the page; are they switched off in the engine?",
-        )
+def text_at(document: Any, *path: str) -> str | None:
+    """The text there, not an empty one."""
+    value = value_at(document, *path)
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
 
 
-def _presentable(reading: EngineReading) -> EngineReading:
-    """The reading with the texts that become labels made fit for it, whatever the page said."""
-    return replace(
-        reading,
-        rank=label_text(reading.rank),
-        model=label_text(reading.model),
-        kv_dtype=None if reading.kv_dtype is None else label_text(reading.kv_dtype),
-    )
+def number_at(document: Any, *path: str) -> float | None:
+    """The number there, finite and not negative."""
+    value = value_at(document, *path)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
+        return None
+    return float(value)
 
 
-def _without_dips(before: EngineReading | None, now: EngineReading, derived: frozenset[str]) -> EngineReading:
-    """The reading with each derived counter held where it was, as long as only that one fell.
-
-    To everyone after us a counter that falls is a restart, and all of it would be added once more.
-    """
-    if before is None:
-        return now
-    fell = {name for name in COUNTER_NAMES if _fell(before.counters, now.counters, name)}
-    if not fell or not fell <= derived or before.start_time_seconds != now.start_time_seconds:
-        return now
-    return replace(now, counters=replace(now.counters, **{n: getattr(before.counters, n) for n in fell}))
+def count_at(document: Any, *path: str) -> int | None:
+    """The whole number there, not negative."""
+    value = number_at(document, *path)
+    return int(value) if value is not None and value == int(value) else None
 
 
-def _fell(before: EngineCounters, now: EngineCounters, name: str) -> bool:
-    old, new = getattr(before, name), getattr(now, name)
-    return old is not None and new is not None and new < old
+def list_at(document: Any, *path: str) -> list[Any]:
+    """The list there, or an empty one."""
+    value = value_at(document, *path)
+    return value if isinstance(value, list) else []

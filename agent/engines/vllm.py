@@ -13,13 +13,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.engines.base import (
+    NO_DOCUMENTS,
+    Document,
+    Documents,
     EngineDefinition,
     Signal,
+    count_at,
     histogram_samples,
+    list_at,
     read_counters,
     read_histogram,
+    text_at,
 )
-from agent.readings import EngineReading
+from agent.readings import EngineReading, ModelFacts
 from agent.sources.page import Page
 
 # --- where the page has what ---------------------------------------------------------------------
@@ -98,8 +104,10 @@ START_TIME = "process_start_time_seconds"
 # --- the reading ---------------------------------------------------------------------------------
 
 
-def read(page: Page) -> tuple[EngineReading, ...]:
+def read(page: Page, documents: Documents = NO_DOCUMENTS) -> tuple[EngineReading, ...]:
     """The data-parallel engines of the page, by rank.
+
+    Requests in flight are the whole server's: they are given to the lowest rank.
 
     Admission rejections are counted before an engine is chosen and carry no rank: they are given to
     the lowest one, so that the sum over ranks is right.
@@ -111,9 +119,12 @@ def read(page: Page) -> tuple[EngineReading, ...]:
     in_order = sorted(ranks, key=lambda rank: (len(rank), rank))
     readings = [_read_engine(rank, ranks[rank], shared, engines=len(ranks)) for rank in in_order]
     readings[0] = replace(
-        readings[0], counters=replace(readings[0].counters, rejected_requests=REJECTED.read(shared))
+        readings[0],
+        counters=replace(readings[0].counters, rejected_requests=REJECTED.read(shared)),
+        requests_in_flight=_requests_in_flight(documents),
     )
-    return tuple(readings)
+    facts, version = _model_facts(documents), text_at(documents.get("version"), "version")
+    return tuple(replace(reading, facts=facts, version=version) for reading in readings)
 
 
 def _read_engine(rank: str, page: Page, shared: Page, *, engines: int) -> EngineReading:
@@ -188,6 +199,32 @@ def _without_steps(reading: EngineReading) -> EngineReading:
     return replace(reading, counters=replace(reading.counters, steps=None), step_tokens=None)
 
 
+def _model_facts(documents: Documents) -> ModelFacts:
+    """Of the model itself, not of the LoRA adapters that stand beside it; its aliases stand there too."""
+    rows = [
+        row
+        for row in list_at(documents.get("models"), "data")
+        if isinstance(row, dict) and row.get("parent") is None
+    ]
+    if not rows:
+        return ModelFacts()
+    return ModelFacts(
+        path=text_at(rows[0], "root"),
+        served_names=tuple(name for row in rows if (name := text_at(row, "id")) is not None),
+        max_model_len=count_at(rows[0], "max_model_len"),
+    )
+
+
+def _requests_in_flight(documents: Documents) -> float | None:
+    """`None` at zero: without ``--enable-server-load-tracking`` it is always that."""
+    return count_at(documents.get("load"), "server_load") or None
+
+
+def _looks_idle(page: Page) -> bool:
+    """A hung engine does: its gauges are written only when a step ends. Then the front end may know more."""
+    return not RUNNING.read(page)
+
+
 def _labels(page: Page, names: tuple[str, ...]) -> Mapping[str, str]:
     return next((page.samples(name)[0].labels for name in names if name in page), {})
 
@@ -218,5 +255,11 @@ VLLM = EngineDefinition(
         histogram_samples(_HISTOGRAMS), *(signal.names for signal in _SIGNALS), (START_TIME,)
     ),
     read=read,
+    documents=(
+        Document(name="models", path="/v1/models"),
+        Document(name="version", path="/version"),
+        Document(name="load", path="/load", live=True, when=_looks_idle),
+    ),
+    ports=(8000,),
     derived=frozenset({"prefill_tokens"}),
 )

@@ -1,29 +1,25 @@
-"""The frame of all engines: signals, histograms, and the source over real HTTP."""
+"""The frame of all engines: signals, histograms, documents."""
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from agent.engines.base import (
-    MAX_ENGINES,
-    EngineDefinition,
-    EngineSource,
     Signal,
+    count_at,
     histogram_samples,
+    list_at,
+    number_at,
     read_counters,
     read_histogram,
+    text_at,
 )
 from agent.engines.registry import ENGINES
-from agent.errors import SourceError
 from agent.labels import label_text
-from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Histogram, ServerReading
-from agent.sources.base import Source
-from agent.sources.page import Page, PageLimits, parse_page
+from agent.readings import COUNTER_NAMES, EngineCounters, Histogram
+from agent.sources.page import Page, parse_page
 
 # --- signals and histograms ----------------------------------------------------------------------
 
@@ -120,171 +116,36 @@ def test_every_engine_has_a_name_of_its_own_and_wants_its_fingerprint() -> None:
         assert definition.derived <= set(COUNTER_NAMES)
 
 
-# --- the source ----------------------------------------------------------------------------------
-
-
-class PageServer(ThreadingHTTPServer):
-    """Serves `text` at every path, and keeps the headers of the last request."""
-
-    text = ""
-    headers: dict[str, str]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/metrics"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: PageServer
-
-    def do_GET(self) -> None:
-        body = self.server.text.encode()
-        self.server.headers = dict(self.headers)
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[PageServer]:
-    with PageServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def definition_of(name: str) -> EngineDefinition:
-    """An engine of a few families: one rank a value of the label `rank`."""
-    tokens, prompt, cached, started = (f"{name}_{part}" for part in ("tokens", "prompt", "cached", "started"))
-
-    def read(page: Page) -> tuple[EngineReading, ...]:
-        return tuple(
-            EngineReading(
-                engine=name,
-                rank=rank,
-                model=part.samples(tokens)[0].labels.get("model", ""),
-                kv_dtype=part.samples(tokens)[0].labels.get("dtype"),
-                start_time_seconds=part.value(started),
-                counters=EngineCounters(
-                    generation_tokens=part.value(tokens),
-                    prefill_tokens=(part.value(prompt) or 0.0) - (part.value(cached) or 0.0),
-                ),
-            )
-            for rank, part in page.by_label("rank").items()
-        )
-
-    return EngineDefinition(
-        name=name,
-        fingerprint=frozenset({tokens}),
-        wanted=frozenset({tokens, prompt, cached, started}),
-        read=read,
-        derived=frozenset({"prefill_tokens"}),
-    )
-
-
-ABC, XYZ = definition_of("abc"), definition_of("xyz")
-
-
-def test_source_reads_the_engine_whose_fingerprint_the_page_has(server: PageServer) -> None:
-    source: Source[ServerReading] = EngineSource(server.url, definitions=(ABC, XYZ))
-    server.text = "xyz_tokens 5\nabc_tokens ?\n"
-    reading = source.read()
-    assert [(engine.engine, engine.counters.generation_tokens) for engine in reading.engines] == [
-        ("xyz", 5.0)
-    ]
-    assert reading.malformed_lines == 1
-    server.text = "abc_tokens 6\n"  # another engine on the same port
-    assert [engine.engine for engine in source.read().engines] == ["abc"]
-    source.close()
-
-
-def test_a_page_of_no_known_engine_is_unrecognised(server: PageServer) -> None:
-    server.text = "process_start_time_seconds 1\n"
-    source = EngineSource(server.url, definitions=(ABC, XYZ))
-    with pytest.raises(SourceError) as raised:
-        source.read()
-    source.close()
-    assert raised.value.reason == "unrecognised"
-    assert str(raised.value) == (
-        f"engine at {server.url}: no metrics of abc, xyz on the page; are they switched off in the engine?"
-    )
-
-
-def test_headers_are_sent_and_limits_hold(server: PageServer) -> None:
-    server.text = "abc_tokens 5\n"
-    source = EngineSource(
-        server.url, definitions=(ABC,), headers={"Authorization": "Bearer k"}, limits=PageLimits(max_bytes=20)
-    )
-    source.read()
-    assert server.headers["Authorization"] == "Bearer k"
-    server.text *= 2
-    with pytest.raises(SourceError, match=r"^abc at .*: more than 20 bytes"):
-        source.read()
-    source.close()
-
-
-@pytest.mark.parametrize(
-    ("url", "name", "server"),
-    [
-        ("http://node-7:8000/metrics", "engine:node-7:8000", "node-7:8000"),
-        ("http://u:p@node-7:8000/metrics?key=k", "engine:node-7:8000", "node-7:8000"),
-        (
-            "http://node-7:8000/prometheus/metrics",
-            "engine:node-7:8000/prometheus/metrics",
-            "node-7:8000/prometheus/metrics",
-        ),
-        ("https://node-7/metrics", "engine:node-7:443", "node-7:443"),
-        ("http://[::1]:8000/metrics", "engine:[::1]:8000", "[::1]:8000"),
-    ],
-)
-def test_source_is_named_by_host_port_and_unusual_path(url: str, name: str, server: str) -> None:
-    source = EngineSource(url, definitions=ENGINES)
-    assert (source.name, source.server) == (name, server)
-    source.close()
-
-
-def test_texts_of_the_page_become_safe_labels(server: PageServer) -> None:
-    server.text = rf'abc_tokens{{rank="0\n",model="{"m" * 200}",dtype="\n"}} 1' + "\n"
-    source = EngineSource(server.url, definitions=(ABC,))
-    (engine,) = source.read().engines
-    source.close()
-    assert (engine.rank, engine.model, engine.kv_dtype) == (r"0\n", "m" * 127 + "…", r"\n")
-
-
-def test_a_page_of_too_many_engines_is_refused(server: PageServer) -> None:
-    lines = [f'abc_tokens{{rank="{rank}"}} 1\n' for rank in range(MAX_ENGINES + 1)]
-    source = EngineSource(server.url, definitions=(ABC,))
-    server.text = "".join(lines[:-1])
-    assert len(source.read().engines) == MAX_ENGINES
-    server.text = "".join(lines)
-    with pytest.raises(SourceError) as raised:
-        source.read()
-    source.close()
-    assert raised.value.reason == "too_large"
-
-
-def test_a_derived_counter_does_not_fall_unless_the_engine_restarted(server: PageServer) -> None:
-    source = EngineSource(server.url, definitions=(ABC,))
-
-    def prefill_tokens(**values: float) -> float | None:
-        server.text = "".join(f"abc_{name} {value}\n" for name, value in values.items())
-        return source.read().engines[0].counters.prefill_tokens
-
-    assert prefill_tokens(tokens=10, prompt=100, cached=20) == 80
-    assert prefill_tokens(tokens=10, prompt=100, cached=60) == 80  # a hit is booked, its prompt is not yet
-    assert prefill_tokens(tokens=11, prompt=160, cached=60) == 100
-    assert prefill_tokens(tokens=3, prompt=30, cached=0) == 30  # a restart: the tokens fell too
-    assert prefill_tokens(tokens=3, prompt=30, cached=9, started=7) == 21  # started at another time
-    source.close()
-
-
 def test_histogram_samples_are_those_that_are_read() -> None:
     assert histogram_samples(("h",)) == {"h_bucket", "h_sum"}
     page = parse_page(BUCKETS.encode(), histogram_samples(("h",)))
     assert read_histogram(page, ("h",)) is not None
+
+
+@pytest.mark.parametrize(
+    ("document", "text", "number", "count"),
+    [
+        ({"a": {"b": "x"}}, "x", None, None),
+        ({"a": {"b": ""}}, None, None, None),
+        ({"a": {"b": "x" * 5000}}, None, None, None),
+        ({"a": {"b": 3}}, None, 3.0, 3),
+        ({"a": {"b": 2.5}}, None, 2.5, None),
+        ({"a": {"b": True}}, None, None, None),
+        ({"a": {"b": -1}}, None, None, None),
+        ({"a": {"b": math.nan}}, None, None, None),
+        ({"a": {"b": math.inf}}, None, None, None),
+        ({"a": {"b": 10**400}}, None, None, None),
+        ({"a": ["b"]}, None, None, None),
+        (["a"], None, None, None),
+        (None, None, None, None),
+    ],
+)
+def test_a_document_gives_what_it_has_in_the_right_shape(
+    document: object, text: str | None, number: float | None, count: int | None
+) -> None:
+    assert (text_at(document, "a", "b"), number_at(document, "a", "b"), count_at(document, "a", "b")) == (
+        text,
+        number,
+        count,
+    )
+    assert list_at(document, "a") == (["b"] if document == {"a": ["b"]} else [])

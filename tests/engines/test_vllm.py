@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.engines.vllm import COUNTERS, VLLM
-from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading
+from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, ModelFacts
 from agent.sources.page import parse_page
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "vllm"
@@ -22,7 +23,7 @@ LOADS = ("load-1", "load-2", "load-3", "load-4")
 
 
 def read(text: str) -> tuple[EngineReading, ...]:
-    return VLLM.read(parse_page(text.encode(), VLLM.wanted))
+    return VLLM.read(parse_page(text.encode(), VLLM.wanted), {})
 
 
 def read_one(text: str) -> EngineReading:
@@ -316,3 +317,65 @@ def test_any_part_of_a_page_is_a_reading(kept: set[int]) -> None:
     engines = read("".join(f"{LINES[index]}\n" for index in sorted(kept)))
     assert len(engines) in {1, 2}
     assert len({engine.rank for engine in engines}) == len(engines)
+
+
+# --- the documents beside the page ---------------------------------------------------------------
+
+DOCUMENTS = {
+    name: json.loads((FIXTURES / f"0.32.0-{file}.json").read_text())
+    for name, file in {"models": "v1-models", "version": "version", "load": "load"}.items()
+}
+
+
+def read_with(**documents: object) -> tuple[EngineReading, ...]:
+    return VLLM.read(parse_page(TEXTS["dp2-load-1"].encode(), VLLM.wanted), documents)
+
+
+def test_the_servers_own_interface_says_what_the_page_does_not() -> None:
+    for engine in read_with(**DOCUMENTS):
+        assert engine.version == "0.32.0"
+        assert engine.facts == ModelFacts(
+            path="/models/tiny-llama", served_names=("/models/tiny-llama",), max_model_len=4096
+        )
+
+
+def test_adapters_are_not_the_model() -> None:
+    lora = json.loads((FIXTURES / "0.32.0-lora-v1-models.json").read_text())
+    assert read_with(models=lora)[0].facts == ModelFacts(
+        path="/models/tiny-llama", served_names=("tiny-llama",), max_model_len=4096
+    )
+
+
+def test_requests_in_flight_are_the_servers_and_counted_once() -> None:
+    assert [engine.requests_in_flight for engine in read_with(load={"server_load": 3})] == [3, None]
+    assert [engine.requests_in_flight for engine in read_with(load={"server_load": 0})] == [None, None]
+
+
+def test_only_a_page_without_running_requests_leaves_a_question() -> None:
+    (load,) = [document for document in VLLM.documents if document.live]
+    assert load.when is not None
+    assert load.when(parse_page(TEXTS["idle"].encode(), VLLM.wanted))
+    assert not load.when(parse_page(TEXTS["load-1"].encode(), VLLM.wanted))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=9,
+)
+ROWS = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "root", "parent", "max_model_len"), JSON))
+
+
+@given(
+    models=JSON | st.fixed_dictionaries({"data": st.lists(ROWS | JSON, max_size=3)}),
+    version=JSON | st.fixed_dictionaries({"version": JSON}),
+    load=JSON | st.fixed_dictionaries({"server_load": JSON}),
+)
+def test_documents_of_any_shape_cost_at_most_what_they_would_have_told(
+    models: object, version: object, load: object
+) -> None:
+    plain, told = read(TEXTS["dp2-load-1"]), read_with(models=models, version=version, load=load)
+    assert [engine.counters for engine in told] == [engine.counters for engine in plain]
+    for engine in told:
+        assert engine.version is None or isinstance(engine.version, str)
+        assert all(isinstance(name, str) for name in engine.facts.served_names)

@@ -1,0 +1,203 @@
+"""One server's engines, as a `Source[ServerReading]`: its page of metrics, and the documents beside it.
+
+The page says which engine it is, at each read: what listens on a port may change. The documents are
+what only the server's own interface tells; without them the page alone is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import requests
+
+from agent.engines.base import NO_DOCUMENTS, EngineDefinition
+from agent.engines.documents import DocumentShelf, root_of
+from agent.errors import SourceError
+from agent.labels import label_text
+from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, ServerReading
+from agent.sources.page import (
+    ADVICE,
+    DEFAULT_LIMITS,
+    Page,
+    PageLimits,
+    PageParser,
+    fetch_page,
+    open_session,
+    redacted_url,
+)
+
+MAX_ENGINES = 256
+"""Engines that one page may hold; data-parallel ranks behind one server are fewer."""
+MAX_NAMES = 16
+"""Under which a model is served."""
+
+
+def server_of(url: str) -> str:
+    """Host and port of a URL, and its path where it is unusual: behind a gateway only paths differ."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    path = parts.path.rstrip("/")
+    return f"{host}:{port}" + ("" if path in ("", "/metrics") else path)
+
+
+class EngineSource:
+    """One server, read again and again."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        definitions: Collection[EngineDefinition],
+        limits: PageLimits = DEFAULT_LIMITS,
+        headers: Mapping[str, str] | None = None,
+        session: requests.Session | None = None,
+        server: str | None = None,
+    ) -> None:
+        """`ValueError` if the URL cannot be one; `session` as from `open_session`.
+
+        `headers` go to this server only: with its page, and with the documents under the same root.
+        """
+        self.server = label_text(server or server_of(url))
+        """The value of the label `server`."""
+        self.name = label_text(f"engine:{self.server}")
+        self._url = url
+        self._definitions = tuple(definitions)
+        self._limits = limits
+        self._headers = dict(headers or {})
+        self._session = session or open_session()
+        kind = self._definitions[0].name if len(self._definitions) == 1 else "engine"
+        self._subject = f"{kind} at {redacted_url(url)}"
+        wanted = frozenset[str]().union(*(definition.wanted for definition in self._definitions))
+        self._parser = PageParser(wanted, limits=limits, subject=self._subject)
+        self._before: dict[str, EngineReading] = {}
+        self._shelf = DocumentShelf(session=self._session, headers=self._headers)
+
+    @property
+    def failure_reasons(self) -> tuple[str, ...]:
+        """Of fetching, and of recognising."""
+        return (*ADVICE, "unrecognised")
+
+    def read(self) -> ServerReading:
+        """Fetch the page and read all engines on it."""
+        try:
+            body = self._fetch()
+        except SourceError:
+            self._shelf.forget()  # who answers next may be another
+            raise
+        page = self._parser.parse(body)
+        definition = self._identify(page)
+        readings = self._read_engines(definition, page)
+        if self._restarted(readings, definition):
+            self._shelf.forget()
+            readings = self._read_engines(definition, page)
+        self._before = {
+            rank: _without_dips(self._before.get(rank), reading, definition.derived)
+            for rank, reading in readings.items()
+        }
+        return ServerReading(
+            engines=tuple(self._before.values()),
+            malformed_lines=page.malformed_lines,
+            problems=self._shelf.problems,
+        )
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._session.close()
+
+    def _fetch(self) -> bytes:
+        try:
+            return fetch_page(
+                self._url,
+                session=self._session,
+                limits=self._limits,
+                headers=self._headers,
+                subject=self._subject,
+            )
+        except SourceError as error:
+            if (
+                error.reason != "http_status"
+                or len(self._definitions) != 1
+                or not self._definitions[0].switch
+            ):
+                raise
+            raise SourceError(
+                error.reason, f"{error} It has them with {self._definitions[0].switch}"
+            ) from None
+
+    def _identify(self, page: Page) -> EngineDefinition:
+        for definition in self._definitions:
+            if not definition.fingerprint.isdisjoint(page.families):
+                return definition
+        names = ", ".join(definition.name for definition in self._definitions)
+        raise SourceError(
+            "unrecognised",
+            f"{self._subject}: no metrics of {names} on the page; are they switched off in the engine?",
+        )
+
+    def _read_engines(self, definition: EngineDefinition, page: Page) -> dict[str, EngineReading]:
+        """By rank; with more than `MAX_ENGINES` of them the page is refused."""
+        root = root_of(self._url, definition.page_paths)
+        documents = NO_DOCUMENTS if root is None else self._shelf.gather(root, definition.documents, page)
+        found = {reading.rank: reading for reading in map(_presentable, definition.read(page, documents))}
+        if len(found) > MAX_ENGINES:
+            raise SourceError("too_large", f"{self._subject}: more than {MAX_ENGINES} engines on one page")
+        return found
+
+    def _restarted(self, readings: Mapping[str, EngineReading], definition: EngineDefinition) -> bool:
+        """Whether the server is another one than at the last read, as far as its page shows."""
+        for rank, now in readings.items():
+            before = self._before.get(rank)
+            if before is not None and (
+                before.start_time_seconds != now.start_time_seconds
+                or not _fallen(before, now) <= definition.derived
+            ):
+                return True
+        return False
+
+
+def _presentable(reading: EngineReading) -> EngineReading:
+    """The reading with the texts that become labels made fit for it, whatever the page said."""
+    facts = reading.facts
+    return replace(
+        reading,
+        rank=label_text(reading.rank),
+        model=label_text(reading.model),
+        kv_dtype=_label(reading.kv_dtype),
+        version=_label(reading.version),
+        facts=replace(
+            facts,
+            revision=_label(facts.revision),
+            served_names=tuple(map(label_text, facts.served_names[:MAX_NAMES])),
+            weight_dtype=_label(facts.weight_dtype),
+            kv_dtype=_label(facts.kv_dtype),
+        ),
+    )
+
+
+def _label(text: str | None) -> str | None:
+    return None if text is None else label_text(text)
+
+
+def _without_dips(before: EngineReading | None, now: EngineReading, derived: frozenset[str]) -> EngineReading:
+    """The reading with each derived counter held where it was, as long as only that one fell.
+
+    To everyone after us a counter that falls is a restart, and all of it would be added once more.
+    """
+    if before is None:
+        return now
+    fell = _fallen(before, now)
+    if not fell or not fell <= derived or before.start_time_seconds != now.start_time_seconds:
+        return now
+    return replace(now, counters=replace(now.counters, **{n: getattr(before.counters, n) for n in fell}))
+
+
+def _fallen(before: EngineReading, now: EngineReading) -> set[str]:
+    return {name for name in COUNTER_NAMES if _fell(before.counters, now.counters, name)}
+
+
+def _fell(before: EngineCounters, now: EngineCounters, name: str) -> bool:
+    old, new = getattr(before, name), getattr(now, name)
+    return old is not None and new is not None and new < old
