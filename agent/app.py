@@ -24,12 +24,12 @@ from agent.exposition.collector import Renderer
 from agent.exposition.server import Access, ExpositionServer
 from agent.model_files import load_config_json
 from agent.prices import PricePeriod
-from agent.readings import DcgmReading, NodeReading
+from agent.readings import DcgmReading, ModelFacts, NodeReading
 from agent.recovery import Remedy, find_remedy
-from agent.resolution import ModelChoice
 from agent.roofline.catalogue import find_config
 from agent.roofline.gpus import GpuSpec, find_gpu
-from agent.sampler import MonitoredServer, Sampler, SamplerLoop, Settings
+from agent.roster import LOOPBACK, MonitoredServer, Roster
+from agent.sampler import Sampler, SamplerLoop, Settings
 from agent.sources.base import Poller, Source
 from agent.sources.dcgm import DcgmSource
 from agent.sources.nvml import NvmlSource
@@ -37,7 +37,6 @@ from agent.units import render_seconds
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NVML_DEADLINE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 PAGE_DEADLINE_SECONDS = 10.0
@@ -60,13 +59,15 @@ class Agent:
         self._nvml_source = nvml if nvml is not None else self._open_nvml()
         self.nvml_poller = self._poll_nvml()
         self.dcgm_poller = self._poll_dcgm()
-        self.servers = tuple(self._monitor(engine) for engine in configuration.engines)
+        self.roster = Roster(
+            configured=[self._monitor(engine) for engine in configuration.engines], clock=self._clock
+        )
         self.sampler = Sampler(
             settings=_settings(configuration, node or socket.gethostname()),
             clock=self._clock,
             nvml=self.nvml_poller,
             dcgm=self.dcgm_poller,
-            servers=self.servers,
+            roster=self.roster,
         )
         self.renderer = Renderer(
             lambda: self.sampler.latest,
@@ -85,7 +86,7 @@ class Agent:
         nodes = (self.nvml_poller, self.dcgm_poller)
         return [
             *(poller for poller in nodes if poller is not None),
-            *(server.poller for server in self.servers),
+            *(server.poller for server in self.roster.servers),
         ]
 
     @property
@@ -124,7 +125,7 @@ class Agent:
         if dcgm and self.dcgm_poller is not None:
             self.dcgm_poller.poll()
         if engines:
-            for server in self.servers:
+            for server in self.roster.servers:
                 server.poller.poll()
         return self.sampler.tick()
 
@@ -217,22 +218,23 @@ class Agent:
                 clock=self._clock,
             ),
             server=source.server,
+            url=engine.url,
             engine=engine.engine or "unknown",
             gpus=engine.gpus,
             on_this_node=urlsplit(engine.url).hostname in LOOPBACK,
-            model=_choose_model(engine),
+            model=_configured_facts(engine),
             max_num_seqs=engine.max_num_seqs,
         )
 
 
-def _choose_model(engine: Engine) -> ModelChoice:
+def _configured_facts(engine: Engine) -> ModelFacts:
     model = engine.model
     if model is None:
-        return ModelChoice()
+        return ModelFacts()
     config = find_config(model.name) if model.name is not None else None
     if model.config_json is not None:
         config = load_config_json(model.config_json)
-    return ModelChoice(
+    return ModelFacts(
         config=config,
         weight_dtype=model.weight_dtype,
         kv_dtype=model.kv_dtype,

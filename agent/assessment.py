@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.accounts import GpuTotals, WorkTotals
 from agent.objectives import ObjectiveCount
-from agent.readings import EngineReading, Evidence, GpuHealth, GpuReading
+from agent.readings import EngineReading, Evidence, GpuHealth, GpuReading, PodContainer
 from agent.roofline.bottleneck import (
     Bottleneck,
     Verdict,
@@ -58,11 +58,15 @@ class EngineAssessment:
     problem: str | None = None
     """Why it is not up, or what is not known of it."""
     gpu_uuids: tuple[str, ...] = ()
+    placed_by: str = "unknown"
+    """Whence they are known: ``configuration``, ``process``, ``pod``, ``elimination``, ``unknown``."""
+    container: PodContainer | None = None
+    """In which it runs, if that is known."""
     reading: EngineReading | None = None
     window: EngineWindow | None = None
     served: ServedModel | None = None
     served_origin: str = "unknown"
-    """Where the model's architecture is known from: ``configuration``, ``catalogue``, ``unknown``."""
+    """Where the model's architecture is known from, see `resolution`."""
     traffic: Traffic | None = None
     work: Workload | None = None
     """Of the window."""

@@ -136,7 +136,7 @@ class Model(Section):
     weight_dtype: DtypeName | None = None
     kv_dtype: DtypeName | None = None
     tensor_parallel: int | None = Field(default=None, ge=1, le=1024)
-    pipeline_parallel: int = Field(default=1, ge=1, le=1024)
+    pipeline_parallel: int | None = Field(default=None, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _known(self) -> Model:

@@ -22,6 +22,8 @@ from agent.units import SECONDS_PER_HOUR
 
 GONE_SECONDS = 10 * 60.0
 """A MIG instance that its GPU has not shown for so long was taken apart, and is forgotten."""
+IN_USE_RATIO = 0.05
+"""Of its memory: a CUDA context alone takes less, the weights of anything worth serving more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +81,25 @@ class Node:
                 track.measured = track.ladder.climb(gpu.rungs, now_seconds=beat.now_seconds)
                 track.history.add(read_at_seconds, gpu.reading, track.measured)
 
-    def usable(self, named: Sequence[int | str] | None) -> tuple[str, ...]:
-        """The UUIDs of what an engine is said to run on, in that order; without a word the only one."""
-        if named is None:
-            return tuple(self._usable) if len(self._usable) == 1 else ()
-        uuids = (self._uuids.get(gpu) if isinstance(gpu, int) else gpu for gpu in named)
+    @property
+    def usable_uuids(self) -> tuple[str, ...]:
+        """Of all that an engine can run on, in the order in which they were first seen."""
+        return tuple(self._usable)
+
+    @property
+    def in_use(self) -> frozenset[str]:
+        """The UUIDs of those on which somebody holds memory: far more than the driver itself takes."""
+        return frozenset(
+            uuid
+            for uuid, gpu in self.alive.items()
+            if gpu.memory_used_bytes is not None
+            and gpu.memory_total_bytes
+            and gpu.memory_used_bytes > IN_USE_RATIO * gpu.memory_total_bytes
+        )
+
+    def named(self, gpus: Sequence[int | str]) -> tuple[str, ...]:
+        """The UUIDs of what is called so, by index or UUID, in that order."""
+        uuids = (self._uuids.get(gpu) if isinstance(gpu, int) else gpu for gpu in gpus)
         return tuple(uuid for uuid in uuids if uuid in self._usable)
 
     def conclude(

@@ -12,8 +12,8 @@ from dataclasses import replace
 from agent.accounts import EngineAccount, GpuAccount
 from agent.assessment import GpuAssessment, Span
 from agent.ladder import Ladder, Measured
-from agent.readings import EngineReading, Evidence, GpuReading
-from agent.resolution import ModelChoice, Resolution, resolve_model
+from agent.readings import EngineReading, Evidence, GpuReading, ModelFacts
+from agent.resolution import Resolution, resolve_model
 from agent.roofline.bottleneck import Settled, Verdict
 from agent.roofline.gpus import GpuSpec
 from agent.window import EngineHistory, GpuHistory
@@ -119,7 +119,7 @@ class EngineTrack:
         self.account = EngineAccount()
         self.settled: Settled | None = None
         self.seen_at_seconds = 0.0
-        self._resolved_for: tuple[str, str | None, int] | None = None
+        self._resolved_for: tuple[object, ...] | None = None
         self._resolution = Resolution()
         # Of each GPU, the seconds measured up to this engine's last page.
         self._measured_seconds: dict[str, float] = {}
@@ -132,10 +132,12 @@ class EngineTrack:
         """A page was booked: from here on seconds are counted anew."""
         self._measured_seconds = {uuid: gpu.measured_seconds for uuid, gpu in gpus.items()}
 
-    def resolution(self, choice: ModelChoice, reading: EngineReading, gpus: int) -> Resolution:
-        """The model, resolved again only when the page names another."""
-        asked = (reading.model, reading.kv_dtype, gpus)
+    def resolution(
+        self, configured: ModelFacts, reading: EngineReading, *, process: ModelFacts | None, gpus: int
+    ) -> Resolution:
+        """The model, resolved again only when something that is said of it has changed."""
+        asked = (configured, reading.model, reading.kv_dtype, reading.facts, process, gpus)
         if asked != self._resolved_for:
-            self._resolution = resolve_model(choice, reading, gpus=gpus)
+            self._resolution = resolve_model(configured, reading, process=process, gpus=gpus)
             self._resolved_for = asked
         return self._resolution

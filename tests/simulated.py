@@ -113,7 +113,7 @@ def watch_scenario(scenario: Scenario, seconds: int, *, pages_at: Collection[int
     return Watched(
         scenario=scenario,
         truth=node.truth,
-        servers=tuple(server.server for server in agent.servers),
+        servers=tuple(server.server for server in agent.roster.servers),
         assessments=assessments,
         work=work,
         pages=pages,

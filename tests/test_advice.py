@@ -17,9 +17,9 @@ from agent.advice.model import KINDS, Advice, Effect, Kind
 from agent.advice.node import MOST, advise_node
 from agent.assessment import Assessment, Span
 from agent.clock import ManualClock
-from agent.readings import NodeReading, ServerReading
-from agent.resolution import ModelChoice
-from agent.sampler import MonitoredServer, Sampler, Settings
+from agent.readings import ModelFacts, NodeReading, ServerReading
+from agent.roster import MonitoredServer, Roster
+from agent.sampler import Sampler, Settings
 from agent.simulate.scenario import Engine, Gpu, Lengths, Scenario, Server, Traffic
 from agent.simulate.scenarios import BLOCKS_8B_SHARED, LLAMA_8B, SCENARIOS
 from agent.sources.base import Poller
@@ -361,9 +361,11 @@ def tensor_parallel(ranks: int, step_seconds: float) -> Assessment:
         server="h:8000",
         engine="vllm",
         gpus=tuple(range(ranks)),
-        model=ModelChoice(tensor_parallel=ranks),
+        model=ModelFacts(tensor_parallel=ranks),
     )
-    sampler = Sampler(settings=Settings(node="n"), clock=clock, nvml=nvml, servers=[server])
+    sampler = Sampler(
+        settings=Settings(node="n"), clock=clock, nvml=nvml, roster=Roster(configured=[server], clock=clock)
+    )
     for second in range(60):
         clock.advance(1)
         nvml.poll()

@@ -26,7 +26,8 @@ from agent.readings import (
     NodeReading,
     ServerReading,
 )
-from agent.sampler import MonitoredServer, Sampler, Settings
+from agent.roster import MonitoredServer, Roster
+from agent.sampler import Sampler, Settings
 from agent.sources.base import Poller
 
 H100 = GpuReading(
@@ -83,7 +84,7 @@ class Bench:
             settings=Settings(node="n", **given),
             clock=self.clock,
             nvml=self._nvml_poller,
-            servers=self._servers,
+            roster=Roster(configured=self._servers, clock=self.clock),
         )
 
     def run(self, seconds: int, *, poll: bool = True) -> Assessment:

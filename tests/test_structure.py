@@ -23,7 +23,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.assessment",),
     ("agent.judgement", "agent.tracks"),
     ("agent.advice",),
+    ("agent.roster", "agent.placement"),
     ("agent.node",),
+    ("agent.serving",),
     ("agent.sampler",),
     ("agent.metrics",),
     ("agent.exposition",),
@@ -57,6 +59,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     ),
     "agent.exposition": ("agent.sampler", "agent.config", "agent.simulate", "requests", "pynvml"),
     "agent.sampler": ("agent.engines", "agent.config", "requests", "pynvml"),
+    "agent.serving": ("agent.engines", "agent.config", "requests", "pynvml"),
 }
 
 ONLY_IN: dict[str, tuple[str, ...]] = {

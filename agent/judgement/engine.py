@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agent.assessment import DEFAULT_COMPUTE_DTYPE, EngineAssessment, EngineKey
 from agent.objectives import count_objectives
-from agent.readings import EngineReading
+from agent.readings import EngineReading, PodContainer
 from agent.roofline.bottleneck import (
     Verdict,
     from_shares,
@@ -48,8 +48,12 @@ class EngineFacts:
     roof: Roof | None = None
     gpu_window: GpuWindow | None = None
     """Of its first GPU."""
+    placed_by: str = "unknown"
+    """Whence its GPUs are known."""
     gpus_problem: str | None = None
     """Why nothing is known of its GPUs."""
+    container: PodContainer | None = None
+    """In which it runs, if that is known."""
     alone_on_gpu: bool = True
     max_num_seqs: int | None = None
     objectives: Mapping[str, float] = field(default_factory=dict)
@@ -97,7 +101,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
             context_tokens=context,
             history=window.kv_points if window is not None else (),
         )
-    max_num_seqs = facts.max_num_seqs or reading.max_num_seqs
+    max_num_seqs = facts.max_num_seqs or reading.max_num_seqs or reading.facts.max_num_seqs
     limiter, limiter_reason = batch_limiter(
         waiting=window.waiting_mean if window is not None else None,
         running=window.running_mean if window is not None else None,
@@ -112,6 +116,8 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         up=True,
         problem=facts.served_problem,
         gpu_uuids=facts.gpu_uuids,
+        placed_by=facts.placed_by,
+        container=facts.container,
         reading=reading,
         window=window,
         served=served,

@@ -106,6 +106,7 @@ class Poller(Generic[T]):
         # The attempt that was found overdue; it is counted once, now or when it ends.
         self._overdue_since: float | None = None
         self._stop = threading.Event()
+        self._retired = False
         self._thread: threading.Thread | None = None
 
     def state(self) -> SourceState[T]:
@@ -190,10 +191,19 @@ class Poller(Generic[T]):
             now = self._clock.monotonic()
             due = max(due + self._interval_seconds, now)
             self._stop.wait(due - now)
+        if self._retired:
+            self.source.close()
 
     def stop(self) -> None:
         """Begin no further attempt."""
         self._stop.set()
+
+    def retire(self) -> None:
+        """Stop for good without waiting: the source is let go of when the attempt that runs now ends."""
+        self._retired = True
+        self.stop()
+        if self._thread is None:
+            self.source.close()
 
     def close(self, *, patience_seconds: float = 1.0) -> None:
         """Stop polling and let go of the source; a hanging attempt is left behind, not waited for."""

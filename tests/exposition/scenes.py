@@ -22,7 +22,8 @@ from agent.readings import (
     NodeReading,
     ServerReading,
 )
-from agent.sampler import MonitoredServer, Sampler, Settings
+from agent.roster import MonitoredServer, Roster
+from agent.sampler import Sampler, Settings
 from agent.sources.base import Poller
 
 T = TypeVar("T")
@@ -90,7 +91,9 @@ def observe(
         )
         for index, (server, answer) in enumerate((servers or {}).items())
     ]
-    sampler = Sampler(settings=Settings(node=node), clock=clock, nvml=nvml, servers=monitored)
+    sampler = Sampler(
+        settings=Settings(node=node), clock=clock, nvml=nvml, roster=Roster(configured=monitored, clock=clock)
+    )
     for second in range(seconds):
         clock.advance(1)
         if nvml is not None:

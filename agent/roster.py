@@ -1,0 +1,188 @@
+"""Which servers are watched: those that are configured, and those that were found on the node.
+
+A server found twice – by its process and by its pod, or beside its own entry in the configuration – is
+one. What was found and is gone stays, as down, for ten minutes; then its poller ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
+
+from agent.clock import Clock
+from agent.readings import Discovery, FoundServer, ModelFacts, ServerReading
+from agent.resolution import merge_facts
+from agent.sources.base import Poller
+
+log = logging.getLogger(__name__)
+
+GONE_SECONDS = 10 * 60.0
+"""A found server that is gone is shown as down for so long."""
+MAX_FOUND = 64
+"""Servers that are watched without being configured; the node has fewer GPUs."""
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonitoredServer:
+    """A server to watch, and what is known of it beforehand."""
+
+    poller: Poller[ServerReading]
+    server: str
+    """The value of the label `server`."""
+    url: str = ""
+    engine: str = "unknown"
+    """The software, where it is known; it labels the server until its page says so."""
+    gpus: tuple[int | str, ...] | None = None
+    """As configured."""
+    on_this_node: bool = False
+    """It runs on this machine."""
+    model: ModelFacts = field(default_factory=ModelFacts)
+    """As configured."""
+    max_num_seqs: int | None = None
+    """As configured."""
+    found: FoundServer | None = None
+    """What was found out about it, if it was found."""
+
+
+Opener = Callable[[FoundServer], MonitoredServer]
+"""Makes the poller of a server that was found, without starting it."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    server: MonitoredServer
+    seen_at_seconds: float
+
+
+class Roster:
+    """The servers as they come and go."""
+
+    def __init__(
+        self,
+        *,
+        configured: Sequence[MonitoredServer] = (),
+        finders: Sequence[Poller[Discovery]] = (),
+        open_server: Opener | None = None,
+        own_addresses: Collection[str] = LOOPBACK,
+        clock: Clock,
+    ) -> None:
+        """`own_addresses` are the hosts in URLs that mean this machine."""
+        self._configured = list(configured)
+        self._finders = tuple(finders)
+        self._open = open_server
+        self._own = frozenset(own_addresses) | LOOPBACK
+        self._clock = clock
+        # By the URL's host and port, in the order in which they were found.
+        self._entries: dict[str, _Entry] = {}
+        self._running = False
+        self._readings: tuple[Discovery, ...] = ()
+        self._found: dict[str, FoundServer] = {}
+        self.left_out: tuple[str, ...] = ()
+        """URLs of servers that were found and are too many."""
+
+    @property
+    def servers(self) -> tuple[MonitoredServer, ...]:
+        """Those of the last `update`, the configured ones first."""
+        return (*self._configured, *(entry.server for entry in self._entries.values()))
+
+    def start(self) -> None:
+        """Poll from now on, those that come later as well."""
+        self._running = True
+        for server in self.servers:
+            server.poller.start()
+
+    def update(self) -> tuple[MonitoredServer, ...]:
+        """Take what the finders know now; one that fails knows what it knew."""
+        now = self._clock.monotonic()
+        successes = [finder.state().last_success for finder in self._finders]
+        readings = tuple(success.reading for success in successes if success is not None)
+        if readings != self._readings:
+            self._readings = readings
+            self._found = self._merge(readings)
+            self._describe_configured()
+            self._admit(now)
+        for key in self._found:
+            if key in self._entries:
+                self._entries[key].seen_at_seconds = now
+        self._dismiss(now)
+        return self.servers
+
+    # --- merging -----------------------------------------------------------------------------------
+
+    def _merge(self, readings: Sequence[Discovery]) -> dict[str, FoundServer]:
+        """By host and port: what all finders together say of each server."""
+        found: dict[str, FoundServer] = {}
+        for reading in readings:
+            for one in reading.servers:
+                key = self._key(one, found)
+                found[key] = merge_found(found[key], one) if key in found else one
+        return found
+
+    def _key(self, one: FoundServer, found: dict[str, FoundServer]) -> str:
+        """Where it stands already: under its address, or that of the same port of the same pod."""
+        for key, other in found.items():
+            if _same_pod(one, other) and urlsplit(one.url).port == urlsplit(other.url).port:
+                return key
+        return self._address(one.url)
+
+    def _address(self, url: str) -> str:
+        """Host and port, this machine's own names as one."""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return f"{'localhost' if host in self._own else host}:{port}"
+
+    # --- coming and going --------------------------------------------------------------------------
+
+    def _describe_configured(self) -> None:
+        """A configured server is not found: it is known, and what was found out is added to it."""
+        for position, server in enumerate(self._configured):
+            one = self._found.pop(self._address(server.url), None) if server.url else None
+            if one is not None:
+                self._configured[position] = replace(server, found=one, on_this_node=True)
+
+    def _admit(self, now: float) -> None:
+        left_out = []
+        for key, one in self._found.items():
+            entry = self._entries.get(key)
+            if entry is not None and entry.server.found is not None:
+                entry.server = replace(entry.server, found=one)
+            elif self._open is None or len(self._entries) >= MAX_FOUND:
+                left_out.append(one.url)
+            else:
+                server = self._open(one)
+                log.info("%s: found, and watched from now on", server.server)
+                self._entries[key] = _Entry(server, now)
+                if self._running:
+                    server.poller.start()
+        self.left_out = tuple(left_out)
+
+    def _dismiss(self, now: float) -> None:
+        for key, entry in list(self._entries.items()):
+            if now - entry.seen_at_seconds > GONE_SECONDS:
+                log.info("%s: gone, and no longer watched", entry.server.server)
+                entry.server.poller.retire()
+                del self._entries[key]
+
+
+def _same_pod(one: FoundServer, other: FoundServer) -> bool:
+    uids = {found.container.uid if found.container is not None else "" for found in (one, other)}
+    return len(uids) == 1 and "" not in uids
+
+
+def merge_found(first: FoundServer, second: FoundServer) -> FoundServer:
+    """One server that two finders found: what the first does not know the second may."""
+    containers = [one.container for one in (first, second) if one.container is not None]
+    named = next((container for container in containers if container.pod), None)
+    return replace(
+        first,
+        engine=first.engine or second.engine,
+        pid=first.pid if first.pid is not None else second.pid,
+        gpu_uuids=first.gpu_uuids if first.gpu_uuids is not None else second.gpu_uuids,
+        container=named or (containers[0] if containers else None),
+        facts=merge_facts(first.facts, second.facts),
+        credential=first.credential or second.credential,
+    )

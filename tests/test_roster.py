@@ -1,0 +1,218 @@
+"""Servers come, are found twice, restart elsewhere and leave; those configured stay."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from agent.clock import ManualClock
+from agent.errors import SourceError
+from agent.readings import Discovery, FoundServer, ModelFacts, PodContainer, ServerReading
+from agent.roster import GONE_SECONDS, MAX_FOUND, MonitoredServer, Roster
+from agent.sources.base import Poller
+
+
+class Finder:
+    """Finds what it is told to."""
+
+    failure_reasons = ("broken",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.servers: tuple[FoundServer, ...] | None = ()
+
+    def read(self) -> Discovery:
+        if self.servers is None:
+            raise SourceError("broken", "cannot look")
+        return Discovery(servers=self.servers)
+
+    def close(self) -> None:
+        pass
+
+
+class Server:
+    """A server that answers with nothing."""
+
+    failure_reasons: tuple[str, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.read_by: str | None = None
+        self.closed = False
+
+    def read(self) -> ServerReading:
+        self.read_by = threading.current_thread().name
+        return ServerReading(engines=())
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Scene:
+    """A roster with two finders and a clock of its own."""
+
+    def __init__(self, *configured: str) -> None:
+        self.clock = ManualClock()
+        self.opened: dict[str, Server] = {}
+        self.processes, self.pods = Finder("processes"), Finder("kubernetes")
+        self.finders = [
+            Poller(finder, interval_seconds=10, deadline_seconds=10, clock=self.clock)
+            for finder in (self.processes, self.pods)
+        ]
+        self.roster = Roster(
+            configured=[self._server(url) for url in configured],
+            finders=self.finders,
+            open_server=lambda found: replace(self._server(found.url), found=found, on_this_node=True),
+            own_addresses=("10.0.0.9",),
+            clock=self.clock,
+        )
+
+    def _server(self, url: str) -> MonitoredServer:
+        source = self.opened[url] = Server(f"engine:{url}")
+        poller = Poller(source, interval_seconds=5, deadline_seconds=10, clock=self.clock)
+        return MonitoredServer(poller=poller, server=url.split("/")[2], url=url)
+
+    def look(self, *, after: float = 10.0) -> dict[str, MonitoredServer]:
+        """The servers, by their label, after both finders looked again."""
+        self.clock.advance(after)
+        for finder in self.finders:
+            finder.poll()
+        return {server.server: server for server in self.roster.update()}
+
+
+def process(url: str, **given: object) -> FoundServer:
+    return replace(FoundServer(url=url, engine="vllm", pid=7, gpu_uuids=("GPU-0",)), **given)  # type: ignore[arg-type]
+
+
+POD = PodContainer(namespace="chat", pod="llama-0", container="vllm", uid="u")
+
+
+def test_what_is_found_is_watched_and_what_is_gone_is_for_ten_minutes() -> None:
+    scene = Scene()
+    assert scene.look() == {}
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics"),)
+    assert list(scene.look()) == ["127.0.0.1:8000"]
+    scene.processes.servers = ()
+    assert list(scene.look(after=GONE_SECONDS - 1)) == ["127.0.0.1:8000"]
+    assert not scene.opened["http://127.0.0.1:8000/metrics"].closed
+    assert scene.look(after=2) == {}
+    assert scene.opened["http://127.0.0.1:8000/metrics"].closed
+
+
+def test_a_server_that_is_found_again_keeps_its_poller() -> None:
+    scene = Scene()
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics", pid=7),)
+    first = scene.look()["127.0.0.1:8000"]
+    scene.processes.servers = ()
+    scene.look(after=300)
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics", pid=8),)
+    again = scene.look(after=200)["127.0.0.1:8000"]
+    assert again.poller is first.poller
+    assert again.found is not None
+    assert again.found.pid == 8
+    assert scene.look(after=500)
+
+
+def test_a_server_that_restarts_on_another_port_is_another() -> None:
+    scene = Scene()
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics"),)
+    scene.look()
+    scene.processes.servers = (process("http://127.0.0.1:8001/metrics"),)
+    assert list(scene.look()) == ["127.0.0.1:8000", "127.0.0.1:8001"]
+    assert list(scene.look(after=GONE_SECONDS - 10)) == ["127.0.0.1:8000", "127.0.0.1:8001"]
+    assert list(scene.look(after=1)) == ["127.0.0.1:8001"]
+
+
+def test_a_finder_that_fails_knows_what_it_knew() -> None:
+    scene = Scene()
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics"),)
+    scene.look()
+    scene.processes.servers = None
+    assert list(scene.look(after=10 * GONE_SECONDS)) == ["127.0.0.1:8000"]
+
+
+@pytest.mark.parametrize(
+    ("pod_url", "pod"),
+    [
+        pytest.param("http://10.1.2.3:8000/metrics", replace(POD, uid=""), id="by its address"),
+        pytest.param("http://10.1.2.4:8000/metrics", POD, id="by its pod and port"),
+    ],
+)
+def test_a_server_found_by_its_process_and_by_its_pod_is_one(pod_url: str, pod: PodContainer) -> None:
+    scene = Scene()
+    scene.processes.servers = (
+        process(
+            "http://10.1.2.3:8000/metrics",
+            container=PodContainer(namespace="", pod="", uid="u"),
+            facts=ModelFacts(tensor_parallel=4, path="/models/a"),
+        ),
+    )
+    scene.pods.servers = (
+        FoundServer(
+            url=pod_url,
+            container=pod,
+            facts=ModelFacts(tensor_parallel=2, kv_dtype="fp8"),
+            credential="chat",
+        ),
+    )
+    (server,) = scene.look().values()
+    assert server.found == FoundServer(
+        url="http://10.1.2.3:8000/metrics",
+        engine="vllm",
+        pid=7,
+        gpu_uuids=("GPU-0",),
+        container=pod,
+        facts=ModelFacts(tensor_parallel=4, path="/models/a", kv_dtype="fp8"),
+        credential="chat",
+    )
+
+
+def test_two_ports_of_one_pod_are_two_servers() -> None:
+    scene = Scene()
+    scene.pods.servers = tuple(
+        FoundServer(url=f"http://10.1.2.3:{port}/metrics", container=POD) for port in (8000, 8001)
+    )
+    assert list(scene.look()) == ["10.1.2.3:8000", "10.1.2.3:8001"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "10.0.0.9"])
+def test_a_configured_server_is_not_found_but_described(host: str) -> None:
+    scene = Scene(f"http://{host}:8000/team/metrics")
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics"),)
+    (server,) = scene.look().values()
+    assert server.url == f"http://{host}:8000/team/metrics"
+    assert server.found is not None
+    assert server.found.gpu_uuids == ("GPU-0",)
+    assert server.on_this_node
+    assert len(scene.opened) == 1
+
+
+def test_too_many_are_left_out_and_named() -> None:
+    scene = Scene()
+    urls = [f"http://10.1.0.{n}:8000/metrics" for n in range(MAX_FOUND + 2)]
+    scene.pods.servers = tuple(FoundServer(url=url) for url in urls)
+    assert len(scene.look()) == MAX_FOUND
+    assert scene.roster.left_out == tuple(urls[-2:])
+
+
+def test_a_server_found_later_is_read_on_a_thread_of_its_own() -> None:
+    scene = Scene()
+    scene.roster.start()
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics"),)
+    scene.look()
+    source = scene.opened["http://127.0.0.1:8000/metrics"]
+    for _ in range(500):
+        if source.read_by is not None:
+            break
+        threading.Event().wait(0.01)
+    assert source.read_by == f"source-{source.name}"
+    scene.processes.servers = ()
+    scene.look()
+    scene.look(after=2 * GONE_SECONDS)
+    for _ in range(500):
+        if source.closed:
+            break
+        threading.Event().wait(0.01)
+    assert source.closed  # by its own thread, without anyone waiting for it
