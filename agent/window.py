@@ -58,7 +58,9 @@ class EngineWindow:
     seconds_since_step: float
     """Since the engine was last seen to make a step."""
     seconds_stuck: float
-    """Of them, those in which it had requests running all the time; 0 when it has none now."""
+    """Of them, those in which it had requests in hand all the time; 0 when it has none now."""
+    requests_in_hand: float = 0.0
+    """Now: running, waiting, or in flight in the server in front of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class EngineHistory:
         self._before_last: _Page | None = None
         self._last: _Page | None = None
         self._stepped_at_seconds = 0.0
-        self._running_since_seconds: float | None = None
+        self._at_work_since_seconds: float | None = None
         self._window: EngineWindow | None = None
 
     @property
@@ -108,10 +110,10 @@ class EngineHistory:
                 self._pages.clear()
             if restarted or _progress(page.known) != _progress(last.known):
                 self._stepped_at_seconds = at_seconds
-        if not reading.requests_running:
-            self._running_since_seconds = None
-        elif self._running_since_seconds is None:
-            self._running_since_seconds = at_seconds
+        if not _requests_in_hand(reading):
+            self._at_work_since_seconds = None
+        elif self._at_work_since_seconds is None:
+            self._at_work_since_seconds = at_seconds
         self._before_last, self._last = last, page
         self._pages.append(page)
         while len(self._pages) > 2 and self._pages[1].at_seconds <= at_seconds - self._keep_seconds:
@@ -165,20 +167,40 @@ class EngineHistory:
             ),
             seconds_since_step=last.at_seconds - self._stepped_at_seconds,
             seconds_stuck=self._seconds_stuck(last.at_seconds),
+            requests_in_hand=_requests_in_hand(last.reading),
         )
 
     def _seconds_stuck(self, now_seconds: float) -> float:
-        if self._running_since_seconds is None:
+        if self._at_work_since_seconds is None:
             return 0.0
-        return now_seconds - max(self._stepped_at_seconds, self._running_since_seconds)
+        return now_seconds - max(self._stepped_at_seconds, self._at_work_since_seconds)
+
+
+def _requests_in_hand(reading: EngineReading) -> float:
+    """Whatever says it: a hung engine shows none running, and its server in front may still have some."""
+    in_engine = (reading.requests_running or 0.0) + (reading.requests_waiting or 0.0)
+    return max(in_engine, reading.requests_in_flight or 0.0)
 
 
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _progress(reading: EngineReading) -> tuple[float | None, float | None]:
-    return reading.counters.steps, reading.counters.generation_tokens
+def _progress(reading: EngineReading) -> tuple[float | None, ...]:
+    """Whatever moves while an engine makes steps: of some only gauges do before a request has ended."""
+    counted = tuple(getattr(reading.counters, name) for name in PROGRESS)
+    return (*counted, reading.last_step_seconds, reading.kv_used_ratio)
+
+
+PROGRESS = (
+    "steps",
+    "decode_steps",
+    "prefill_steps",
+    "sequence_steps",
+    "generation_tokens",
+    "prefill_tokens",
+    "requests_finished",
+)
 
 
 def _restarted(before: EngineReading, after: EngineReading) -> bool:

@@ -261,6 +261,37 @@ def test_a_hung_engine_is_unknown_and_not_idle() -> None:
     assert "may hang" in assessment.gpus[0].verdict.reason
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param({"requests_running": 0.0, "requests_waiting": 3.0}, id="a queue"),
+        pytest.param(
+            {"requests_running": 0.0, "requests_in_flight": 3.0}, id="only the server knows of them"
+        ),
+    ],
+)
+def test_work_in_hand_without_a_step_is_a_hung_engine(left: dict[str, float]) -> None:
+    bench = Bench()
+    serving(bench, 60)
+    last = bench.engine.answer
+    bench.engine.answer = replace(last, engines=(replace(last.engines[0], **left),))
+    bench.nvml.answer = NodeReading(gpus=(replace(H100, kernel_time_ratio=0.0, activity=None),))
+    assessment = bench.run(60)
+    assert assessment.gpus[0].verdict.bottleneck == "unknown"
+    assert "with 3 requests in flight: it may hang" in assessment.gpus[0].verdict.reason
+
+
+def test_an_engine_of_which_only_a_gauge_moves_does_not_hang() -> None:
+    bench = Bench()
+    serving(bench, 60)
+    last = bench.engine.answer
+    for second in range(60):
+        reading = replace(last.engines[0], kv_used_ratio=0.3 + second / 1000)
+        bench.engine.answer = replace(last, engines=(reading,))
+        assessment = bench.run(1)
+    assert "may hang" not in assessment.gpus[0].verdict.reason
+
+
 def test_money_follows_the_time_observed() -> None:
     price = PricePeriod(gpu="NVIDIA H100 80GB HBM3", usd_per_hour=3.6, since=dt.date(2020, 1, 1))
     bench = Bench(prices=(price,))

@@ -175,7 +175,7 @@ def hung_reason(window: EngineWindow | None, gpu: GpuWindow | None, *, alone: bo
     if window is None:
         return None
     if window.seconds_stuck >= HUNG_SECONDS:
-        in_flight = render_number(window.running_mean or 0.0)
+        in_flight = render_number(window.requests_in_hand)
         quiet = render_seconds(window.seconds_stuck)
         return f"no step for {quiet}, with {in_flight} requests in flight: it may hang"
     resident = None
