@@ -189,6 +189,8 @@ class WorkTotals:
     observed_seconds: float = 0.0
     cost_usd: Mapping[str, float] = field(default_factory=dict)
     """prefill, decode, idle: the engine's part of its local GPUs' cost."""
+    remote_cost_usd: Mapping[str, float] = field(default_factory=dict)
+    """Likewise, of its GPUs on other nodes: an estimate, and none of this node's money."""
     energy_joules: Mapping[str, float] = field(default_factory=dict)
     """Likewise."""
 
@@ -203,6 +205,7 @@ class EngineAccount:
         self._phases = dict.fromkeys((*PHASES, "neither"), 0.0)
         self._observed_seconds = 0.0
         self._cost_usd = dict.fromkeys(SHARES, 0.0)
+        self._remote_cost_usd = dict.fromkeys(SHARES, 0.0)
         self._energy_joules = dict.fromkeys(SHARES, 0.0)
 
     def credit_work(self, work: Workload) -> None:
@@ -231,11 +234,15 @@ class EngineAccount:
             phase_seconds=dict(self._phases),
             observed_seconds=self._observed_seconds,
             cost_usd=dict(self._cost_usd),
+            remote_cost_usd=dict(self._remote_cost_usd),
             energy_joules=dict(self._energy_joules),
         )
 
-    def credit_share(self, share: Mapping[str, float], *, usd: float, joules: float) -> None:
+    def credit_share(
+        self, share: Mapping[str, float], *, usd: float, joules: float, remote_usd: float = 0.0
+    ) -> None:
         """Its part of what one GPU cost and drew; `share` is by prefill, decode and idle."""
         for name, part in share.items():
             self._cost_usd[name] += part * usd
+            self._remote_cost_usd[name] += part * remote_usd
             self._energy_joules[name] += part * joules

@@ -33,6 +33,7 @@ from agent.sampler import Sampler, SamplerLoop, Settings
 from agent.sources.base import Poller, Source
 from agent.sources.dcgm import DcgmSource
 from agent.sources.nvml import NvmlSource
+from agent.sources.page import open_session
 from agent.units import render_seconds
 
 log = logging.getLogger(__name__)
@@ -208,7 +209,8 @@ class Agent:
         source = EngineSource(
             engine.url,
             definitions=definitions,
-            headers={name: value.get_secret_value() for name, value in engine.headers.items()},
+            headers=engine.plain_headers,
+            session=open_session(verify=engine.ca_file or True),
         )
         return MonitoredServer(
             poller=Poller(
@@ -240,6 +242,7 @@ def _configured_facts(engine: Engine) -> ModelFacts:
         kv_dtype=model.kv_dtype,
         tensor_parallel=model.tensor_parallel,
         pipeline_parallel=model.pipeline_parallel,
+        expert_parallel=model.expert_parallel,
     )
 
 
@@ -250,7 +253,12 @@ def _settings(configuration: Configuration, node: str) -> Settings:
         engines_interval_seconds=configuration.engines_interval_seconds,
         window_seconds=configuration.window_seconds,
         prices=tuple(
-            PricePeriod(gpu=price.gpu, usd_per_hour=price.usd_per_hour, since=price.since)
+            PricePeriod(
+                gpu=price.gpu,
+                usd_per_hour=price.usd_per_hour,
+                since=price.since,
+                node_labels=price.node_labels,
+            )
             for price in configuration.prices
         ),
         specs=tuple(_override(roof) for roof in configuration.roofs),

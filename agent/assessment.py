@@ -10,7 +10,14 @@ from typing import Any
 
 from agent.accounts import GpuTotals, WorkTotals
 from agent.objectives import ObjectiveCount
-from agent.readings import EngineReading, Evidence, GpuHealth, GpuReading, PodContainer
+from agent.readings import (
+    EngineReading,
+    Evidence,
+    GpuAllocation,
+    GpuHealth,
+    GpuReading,
+    PodContainer,
+)
 from agent.roofline.bottleneck import (
     Bottleneck,
     Verdict,
@@ -25,6 +32,7 @@ from agent.roofline.step import (
 )
 from agent.roofline.workload import Workload
 from agent.sources.base import SourceState
+from agent.tiers import TierStatus
 from agent.traffic import Traffic
 from agent.window import EngineTotals, EngineWindow, GpuWindow
 
@@ -201,4 +209,10 @@ class Assessment:
     driver_version: str | None = None
     gpus: tuple[GpuAssessment, ...] = ()
     engines: tuple[EngineAssessment, ...] = ()
+    allocations: tuple[GpuAllocation, ...] = ()
+    """Which container has which GPU, as far as the kubelet says."""
+    tiers: tuple[TierStatus, ...] = ()
+    """How engines, their GPUs and their pods are found."""
+    notes: tuple[str, ...] = ()
+    """What of that could not be made sense of."""
     sources: tuple[SourceState[Any], ...] = ()

@@ -32,6 +32,7 @@ from agent.engines.registry import ENGINES
 from agent.engines.source import server_of
 from agent.errors import ConfigurationError, UnknownModelError
 from agent.model_files import load_config_json
+from agent.prices import ANY_GPU
 from agent.recovery import Policy
 from agent.roofline.catalogue import find_config
 from agent.roofline.dtypes import DTYPES, find_dtype
@@ -128,6 +129,72 @@ class Dcgm(Section):
         return _check_url(value) if value else value
 
 
+class Credentials(Section):
+    """What a server is asked with: headers, and the authorities that may vouch for it."""
+
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    ca_file: str = ""
+
+    @field_validator("headers")
+    @classmethod
+    def _one_line(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise ValueError(f"{name!r} cannot be the name of a header")
+            if not secret.get_secret_value().isprintable():
+                raise ValueError(f"the value of {name} must be one printable line")
+        return value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _can_be_read(cls, value: str) -> str:
+        if value and not Path(value).is_file():
+            raise ValueError(f"{value}: no such file")
+        return value
+
+    @property
+    def plain_headers(self) -> dict[str, str]:
+        """To be sent."""
+        return {name: value.get_secret_value() for name, value in self.headers.items()}
+
+
+class PodCredentials(Credentials):
+    """What the pods with these labels are asked with, and no others."""
+
+    pod_labels: tuple[str, ...] = Field(min_length=1)
+
+
+class ProcessDiscovery(Section):
+    """Serving engines by their processes; needs to see those of other users."""
+
+    enabled: bool = True
+
+
+class KubernetesDiscovery(Section):
+    """Serving engines by the pods of this node; needs to list and watch them."""
+
+    enabled: bool = False
+    namespaces: tuple[str, ...] = ()
+    pod_labels: tuple[str, ...] = ()
+    credentials: tuple[PodCredentials, ...] = ()
+
+
+class PodResources(Section):
+    """Which container has which GPU, from the kubelet's own socket."""
+
+    enabled: bool = False
+    socket: str = "/var/lib/kubelet/pod-resources/kubelet.sock"
+
+
+class DiscoverySettings(Section):
+    """How serving engines are found, and whose GPUs are whose."""
+
+    interval_seconds: float = Field(default=10.0, ge=1, le=300)
+    processes: ProcessDiscovery = ProcessDiscovery()
+    kubernetes: KubernetesDiscovery = KubernetesDiscovery()
+    pod_resources: PodResources = PodResources()
+
+
 class Model(Section):
     """Which model an engine serves, and how, where its page does not say."""
 
@@ -137,6 +204,7 @@ class Model(Section):
     kv_dtype: DtypeName | None = None
     tensor_parallel: int | None = Field(default=None, ge=1, le=1024)
     pipeline_parallel: int | None = Field(default=None, ge=1, le=1024)
+    expert_parallel: int | None = Field(default=None, ge=1, le=1024)
 
     @model_validator(mode="after")
     def _known(self) -> Model:
@@ -154,31 +222,20 @@ class Model(Section):
         return self
 
 
-class Engine(Section):
-    """One serving engine."""
+class Engine(Credentials):
+    """One serving engine; its credentials go to no other."""
 
     url: str
     engine: str | None = None
     gpus: tuple[int | str, ...] | None = None
     model: Model | None = None
     max_num_seqs: int | None = Field(default=None, ge=1)
-    headers: dict[str, SecretStr] = Field(default_factory=dict)
 
     @field_validator("gpus")
     @classmethod
     def _some_gpu(cls, value: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
         if value == ():
             raise ValueError("must name a GPU, or be left out")
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def _one_line(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, secret in value.items():
-            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-                raise ValueError(f"{name!r} cannot be the name of a header")
-            if not secret.get_secret_value().isprintable():
-                raise ValueError(f"the value of {name} must be one printable line")
         return value
 
     @field_validator("url")
@@ -196,11 +253,12 @@ class Engine(Section):
 
 
 class Price(Section):
-    """What an hour of one GPU costs, from a date on."""
+    """What an hour of one GPU costs, from a date on, and on which nodes."""
 
-    gpu: str
+    gpu: str = ANY_GPU
     usd_per_hour: float = Field(ge=0, allow_inf_nan=False)
     since: dt.date = Field(default=dt.date.min, alias="from")
+    node_labels: dict[str, str] = Field(default_factory=dict)
 
 
 class RoofOverride(Section):
@@ -241,7 +299,9 @@ class Configuration(Section):
     web: Web = Web()
     nvml: Nvml = Nvml()
     dcgm: Dcgm = Dcgm()
+    discovery: DiscoverySettings = DiscoverySettings()
     engines: tuple[Engine, ...] = ()
+    node_labels: dict[str, str] = Field(default_factory=dict)
     prices: tuple[Price, ...] = ()
     roofs: tuple[RoofOverride, ...] = ()
     slo: Slo = Slo()
@@ -390,6 +450,11 @@ _SECTIONS: tuple[type[Section], ...] = (
     Web,
     Nvml,
     Dcgm,
+    DiscoverySettings,
+    ProcessDiscovery,
+    KubernetesDiscovery,
+    PodCredentials,
+    PodResources,
     Engine,
     Model,
     Price,

@@ -16,7 +16,15 @@ from typing import Literal, TypeVar, cast
 from agent import __version__
 from agent.accounts import GpuTotals, WorkTotals
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
-from agent.readings import FABRIC_HEALTH, FABRIC_STATES, RECOVERY_ACTIONS, Absent, Histogram, Read
+from agent.readings import (
+    FABRIC_HEALTH,
+    FABRIC_STATES,
+    RECOVERY_ACTIONS,
+    Absent,
+    Histogram,
+    PodContainer,
+    Read,
+)
 from agent.roofline.bottleneck import BOTTLENECKS
 from agent.roofline.kv_cache import LIMITERS
 from agent.traffic import ROLES
@@ -74,6 +82,8 @@ class Metric:
 # --- readers: how a row looks at an assessment -----------------------------------------------------
 
 GPU = ("gpu", "uuid")
+WORKLOAD = ("workload_namespace", "workload_pod", "workload_container")
+"""Not `namespace`, `pod`, `container`: those are of our own pod, where an operator attaches them."""
 ENGINE = ("engine", "server", "rank", "model")
 
 
@@ -236,7 +246,7 @@ def _phase_intensity(engine: EngineAssessment) -> Iterator[tuple[tuple[str, ...]
 
 
 def _requests(engine: EngineAssessment) -> Iterator[tuple[tuple[str, ...], float | None]]:
-    for outcome in ("stop", "length", "abort", "error"):
+    for outcome in ("stop", "length", "abort", "error", "finished"):
         yield (outcome,), engine.totals.counters.get(f"requests_{outcome}")
 
 
@@ -313,9 +323,27 @@ def _replica_gpus(engine: EngineAssessment) -> Iterator[tuple[tuple[str, ...], f
 def _engine_gpus(assessment: Assessment) -> Iterator[Series]:
     indexes = {gpu.uuid: str(gpu.index) for gpu in assessment.gpus if gpu.up}
     for engine in assessment.engines:
+        names = (engine.engine, engine.key.server, engine.key.rank)
         for uuid in engine.gpu_uuids:
             if uuid in indexes:
-                yield (engine.engine, engine.key.server, engine.key.rank, indexes[uuid], uuid), 1.0
+                yield (*names, indexes[uuid], uuid, engine.placed_by), 1.0
+
+
+def _engine_info(assessment: Assessment) -> Iterator[Series]:
+    for engine in assessment.engines:
+        if engine.up:
+            version = engine.reading.version if engine.reading is not None else None
+            pod = engine.container or PodContainer(namespace="", pod="")
+            yield (*_engine_labels(engine), version or "", pod.namespace, pod.pod, pod.container), 1.0
+
+
+def _allocations(assessment: Assessment) -> Iterator[Series]:
+    """Once a container, however many of a shared GPU's replicas it has."""
+    indexes = {gpu.uuid: str(gpu.index) for gpu in assessment.gpus}
+    for one in assessment.allocations:
+        pod = one.container
+        labels = (indexes.get(one.uuid, ""), one.uuid, pod.namespace, pod.pod, pod.container)
+        yield (*labels, one.attribution), 1.0
 
 
 def _source_age(assessment: Assessment) -> Iterator[Series]:
@@ -732,6 +760,15 @@ GPU_METRICS: tuple[Metric, ...] = (
         origin="configuration",
         read=_money(lambda t: t.unattributed_cost_usd),
     ),
+    Metric(
+        name="gpu_allocation_info",
+        kind="info",
+        help="Which container the kubelet has given a GPU or MIG instance to; shared: its device plugin "
+        "gives it to several.",
+        labels=(*GPU, *WORKLOAD, "attribution"),
+        origin="kubelet pod-resources",
+        read=_allocations,
+    ),
 )
 
 ENGINE_METRICS: tuple[Metric, ...] = (
@@ -744,19 +781,27 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         read=lambda a: ((_engine_labels(engine), float(engine.up)) for engine in a.engines),
     ),
     Metric(
+        name="engine_info",
+        kind="info",
+        help="Which software answers, and in which pod; empty where that is not known.",
+        labels=(*ENGINE, "version", *WORKLOAD),
+        origin="the engine's own interface, discovery",
+        read=_engine_info,
+    ),
+    Metric(
         name="engine_model_info",
         kind="info",
         help="Which model the numbers are computed for, and where that is known from.",
         labels=(*ENGINE, "origin", "weight_dtype", "kv_dtype", "tensor_parallel", "pipeline_parallel"),
-        origin="configuration, else catalogue by the served name",
+        origin="configuration, else the engine's own interface, its process, catalogue by the served name",
         read=_engine_model_info,
     ),
     Metric(
         name="engine_gpu_info",
         kind="info",
-        help="Which GPUs of this node an engine runs on.",
-        labels=("engine", "server", "rank", "gpu", "uuid"),
-        origin="configuration",
+        help="Which GPUs of this node an engine runs on, and whence that is known.",
+        labels=("engine", "server", "rank", "gpu", "uuid", "attribution"),
+        origin="configuration, else processes, the kubelet's allocations, elimination",
         read=_engine_gpus,
     ),
     Metric(
@@ -790,6 +835,31 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         labels=ENGINE,
         origin="engine page",
         read=_of_engine_reading("requests_waiting"),
+    ),
+    Metric(
+        name="engine_requests_in_flight",
+        kind="gauge",
+        help="Requests in the hands of the server in front of the engine, where it counts them by itself.",
+        labels=ENGINE,
+        origin="the engine's own interface",
+        read=_of_engine_reading("requests_in_flight"),
+    ),
+    Metric(
+        name="engine_stalled_seconds",
+        kind="gauge",
+        help="For how long the engine has had requests in hand and made no step: from 30 s on it may hang.",
+        labels=ENGINE,
+        origin="engine page",
+        read=_each_engine(lambda e: e.window.seconds_stuck if e.window is not None else None),
+    ),
+    Metric(
+        name="engine_gauge_age_seconds",
+        kind="gauge",
+        help="How old the gauges of the engine's page may be at most; absent where they are as of its last "
+        "step.",
+        labels=ENGINE,
+        origin="engine",
+        read=_of_engine_reading("gauge_age_seconds"),
     ),
     Metric(
         name="engine_requests_total",
@@ -1018,6 +1088,15 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         labels=(*ENGINE, "phase"),
         origin="configuration, step attribution",
         read=_work(lambda w: _by_name(w.cost_usd) if any(w.cost_usd.values()) else ()),
+    ),
+    Metric(
+        name="engine_remote_cost_usd_total",
+        kind="counter",
+        help="Estimate: what the replica's GPUs on other nodes cost, at the price of those here. It is "
+        "none of this node's money; with engine_cost_usd_total it is what the replica's tokens cost.",
+        labels=(*ENGINE, "phase"),
+        origin="configuration, step attribution",
+        read=_work(lambda w: _by_name(w.remote_cost_usd) if any(w.remote_cost_usd.values()) else ()),
     ),
     Metric(
         name="engine_energy_joules_total",

@@ -7,7 +7,7 @@ faults, and the money of what no instance has. Each instance is a GPU that work 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from agent.assessment import EngineAssessment, EngineKey, GpuAssessment
 from agent.fusion import Fused
@@ -35,10 +35,23 @@ class Beat:
     elapsed_seconds: float
     watched: bool
     """Whether that time is short enough to speak for."""
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    """Of this node: prices may depend on them."""
 
 
-Charge = Callable[[EngineKey, Mapping[str, float], float, float], None]
-"""Books an engine's part of one GPU: its shares by phase, and what all of it cost (USD) and drew (J)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """An engine's part of one GPU over one tick."""
+
+    share: Mapping[str, float]
+    """By phase; of `usd` and `joules`."""
+    usd: float
+    joules: float
+    remote_usd: float
+    """What the replica's GPUs on other nodes cost meanwhile, as many as fall to this one; an estimate."""
+
+
+Charge = Callable[[EngineKey, Bill], None]
 
 
 class Node:
@@ -62,7 +75,8 @@ class Node:
         """By UUID, of every GPU and MIG instance that was ever read."""
         self.alive: Mapping[str, GpuReading] = {}
         """By UUID, of those that can be read now."""
-        self._present: Sequence[GpuReading | GpuLost] = ()
+        self.present: Sequence[GpuReading | GpuLost] = ()
+        """All that was read at this tick, in NVML's order."""
         # By NVML's index now; MIG instances have none of their own.
         self._uuids: dict[int, str] = {}
         # What an engine can run on: GPUs, and in place of one in MIG mode its instances.
@@ -70,8 +84,8 @@ class Node:
 
     def see(self, gpus: Sequence[Fused | GpuLost], *, read_at_seconds: float, beat: Beat) -> None:
         """Take what was read of all GPUs."""
-        self._present = [gpu.reading if isinstance(gpu, Fused) else gpu for gpu in gpus]
-        self.alive = {gpu.uuid: gpu for gpu in self._present if isinstance(gpu, GpuReading)}
+        self.present = [gpu.reading if isinstance(gpu, Fused) else gpu for gpu in gpus]
+        self.alive = {gpu.uuid: gpu for gpu in self.present if isinstance(gpu, GpuReading)}
         self._learn()
         for gpu in gpus:
             if isinstance(gpu, Fused):
@@ -112,7 +126,7 @@ class Node:
     ) -> tuple[GpuAssessment, ...]:
         """What is to be said of each GPU now; `claimed` are those that some engine runs on, silent or not."""
         assessed = []
-        for gpu in self._present:
+        for gpu in self.present:
             if isinstance(gpu, GpuLost):
                 one = _lost(gpu, self.tracks.get(gpu.uuid or ""))
             elif gpu.partitioned:
@@ -130,7 +144,7 @@ class Node:
     # --- which there are ---------------------------------------------------------------------------
 
     def _learn(self) -> None:
-        for gpu in self._present:
+        for gpu in self.present:
             whole = gpu.mig is None if isinstance(gpu, GpuReading) else gpu.parent_uuid is None
             if whole and gpu.uuid:
                 self._uuids[gpu.index] = gpu.uuid
@@ -256,7 +270,8 @@ class Node:
         shares = gpu_shares([engine.busy_by_phase for engine in residents])
         for engine, share in zip(residents, shares, strict=True):
             if engine.attribution is not None:  # what the others did nobody knows: theirs stays open
-                charge(engine.key, share, usd, joules)
+                bill = Bill(share=share, usd=usd, joules=joules, remote_usd=usd * _remote_ratio(engine))
+                charge(engine.key, bill)
                 unattributed -= sum(share.values())
         track.account.credit_cost(
             usd, idle=verdict.bottleneck == "idle", unattributed_usd=max(unattributed, 0.0) * usd
@@ -265,9 +280,19 @@ class Node:
     def _usd(self, name: str, spec: GpuSpec | None, beat: Beat) -> float:
         """What the time since the last tick cost of the part of a GPU that it is; 0 without a price."""
         names: Iterable[str] = (spec.name, *spec.nvml_names) if spec is not None else ()
-        price = find_price(self._prices, {name, *names}, unix_seconds=beat.unix_seconds) or 0.0
+        price = find_price(
+            self._prices, {name, *names}, unix_seconds=beat.unix_seconds, node_labels=beat.node_labels
+        )
         share = spec.share if spec is not None else 1.0
-        return price * share * beat.elapsed_seconds / SECONDS_PER_HOUR
+        return (price or 0.0) * share * beat.elapsed_seconds / SECONDS_PER_HOUR
+
+
+def _remote_ratio(engine: EngineAssessment) -> float:
+    """GPUs of the replica on other nodes, taken to cost what those here do, for each of those here."""
+    local = len(engine.gpu_uuids)
+    if engine.served is None or local == 0:
+        return 0.0
+    return max(engine.served.ranks / local - 1, 0.0)
 
 
 def _lost(gpu: GpuLost, track: GpuTrack | None) -> GpuAssessment:

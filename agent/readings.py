@@ -487,3 +487,13 @@ class PodResourcesReading:
     """Which container has which device, as the kubelet says."""
 
     allocations: tuple[DeviceAllocation, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuAllocation:
+    """A GPU or MIG instance that a container has."""
+
+    uuid: str
+    container: PodContainer
+    attribution: Literal["exclusive", "shared"]
+    """``shared``: its device plugin gives the same one to several."""

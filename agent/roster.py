@@ -84,6 +84,11 @@ class Roster:
         """URLs of servers that were found and are too many."""
 
     @property
+    def finders(self) -> tuple[Poller[Discovery], ...]:
+        """Who looks for servers."""
+        return self._finders
+
+    @property
     def servers(self) -> tuple[MonitoredServer, ...]:
         """Those of the last `update`, the configured ones first."""
         return (*self._configured, *(entry.server for entry in self._entries.values()))

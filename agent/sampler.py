@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.assessment import Assessment
 from agent.clock import Clock
@@ -20,8 +21,10 @@ from agent.prices import PricePeriod
 from agent.readings import (
     Absent,
     DcgmReading,
+    GpuAllocation,
     GpuLost,
     NodeReading,
+    PodResourcesReading,
     Read,
     ServerReading,
 )
@@ -30,9 +33,13 @@ from agent.roofline.gpus import GpuSpec
 from agent.roster import MonitoredServer, Roster
 from agent.serving import Serving, Watched, silence
 from agent.sources.base import STALE_INTERVALS, Poller, SourceState
+from agent.tiers import tier_statuses
 from agent.tracks import GpuTrack
 
 log = logging.getLogger(__name__)
+
+ALLOCATIONS_SECONDS = 10 * 60.0
+"""A kubelet that does not answer still stands by what it said for so long: a container keeps its GPUs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +100,23 @@ def _driver_version(nvml: SourceState[NodeReading] | None, now: float) -> str | 
     return node.reading.driver_version if node is not None else None
 
 
+@dataclass(frozen=True)
+class MatchedDevices:
+    allocations: tuple[GpuAllocation, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def match_devices(allocations: object, gpus: object) -> MatchedDevices:  # replaced soon
+    return MatchedDevices()
+
+
+def _left_out(urls: Sequence[str]) -> tuple[str, ...]:
+    """What is said of servers that were found and are too many to be watched."""
+    if not urls:
+        return ()
+    return (f"{len(urls)} engines were found that are too many to be watched, among them {urls[0]}",)
+
+
 class Sampler:
     """Turns outcomes into assessments, one a tick."""
 
@@ -104,7 +128,11 @@ class Sampler:
         nvml: Poller[NodeReading] | None,
         roster: Roster,
         dcgm: Poller[DcgmReading] | None = None,
+        pod_resources: Poller[PodResourcesReading] | None = None,
+        node_labels: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        self._pod_resources = pod_resources
+        self._node_labels = node_labels
         self._settings = settings
         self._clock = clock
         self._nvml = nvml
@@ -138,6 +166,7 @@ class Sampler:
             unix_seconds=unix,
             elapsed_seconds=elapsed,
             watched=elapsed <= STALE_INTERVALS * self._settings.interval_seconds,
+            node_labels=self._node_labels(),
         )
         nvml = self._nvml.state() if self._nvml is not None else None
         dcgm = self._dcgm.state() if self._dcgm is not None else None
@@ -148,7 +177,9 @@ class Sampler:
             read_at_seconds=read.at_seconds if read is not None else now,
             beat=beat,
         )
-        watched = self._watch(servers)
+        kubelet = self._pod_resources.state() if self._pod_resources is not None else None
+        matched = self._match(kubelet, now)
+        watched = self._watch(servers, matched.allocations)
         engines = self._serving.assess(watched, now)
         gpus = self._node.conclude(
             engines,
@@ -158,7 +189,9 @@ class Sampler:
         )
         self._ticked_at_seconds = now  # last, so that the time of a tick that failed is not lost
         self._serving.forget_gone({server.server for server in servers})
-        states = [one.state for one in watched]
+        finders: list[SourceState[Any]] = [finder.state() for finder in self._roster.finders]
+        finders += [kubelet] if kubelet is not None else []
+        states = [*finders, *(one.state for one in watched)]
         self.latest = Assessment(
             at_seconds=now,
             at_unix_seconds=unix,
@@ -168,6 +201,9 @@ class Sampler:
             driver_version=_driver_version(nvml, now),
             gpus=gpus,
             engines=self._serving.with_totals(engines),
+            allocations=matched.allocations if kubelet is not None and kubelet.fresh(now) else (),
+            tiers=tier_statuses({state.name: state for state in finders}),
+            notes=(*matched.notes, *_left_out(self._roster.left_out)),
             sources=tuple(state for state in (nvml, dcgm, *states) if state is not None),
         )
         return self.latest
@@ -177,9 +213,22 @@ class Sampler:
         """What is remembered of GPUs and MIG instances, by UUID."""
         return self._node.tracks
 
-    def _watch(self, servers: Sequence[MonitoredServer]) -> list[Watched]:
+    def _match(self, kubelet: SourceState[PodResourcesReading] | None, now: float) -> MatchedDevices:
+        """Whose GPUs are whose; for a while still while the kubelet restarts."""
+        last = kubelet.last_success if kubelet is not None else None
+        if last is None or now - last.at_seconds > ALLOCATIONS_SECONDS:
+            return MatchedDevices()
+        return match_devices(last.reading.allocations, self._node.present)
+
+    def _watch(
+        self, servers: Sequence[MonitoredServer], allocations: Sequence[GpuAllocation]
+    ) -> list[Watched]:
         """Each server with its outcome and its GPUs, as they stand at this tick."""
-        ground = Ground(usable=self._node.usable_uuids, in_use=self._node.in_use)
+        ground = Ground(
+            usable=self._node.usable_uuids,
+            in_use=self._node.in_use,
+            allocations=[(one.container, one.uuid) for one in allocations],
+        )
         here = sum(server.on_this_node for server in servers)
         watched = []
         for server in servers:

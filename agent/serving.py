@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.assessment import EngineAssessment, EngineKey
 from agent.judgement import EngineFacts, assess_engine, attribute_window, clock_ratios
-from agent.node import Node
+from agent.node import Bill, Node
 from agent.placement import Placement
 from agent.readings import EngineReading, Failed, ServerReading
 from agent.resolution import Resolution
@@ -128,9 +128,11 @@ class Serving:
         assessed = [self._guarded(engine, now, residents) for engine in speaking]
         return (*assessed, *silent)
 
-    def charge(self, key: EngineKey, share: Mapping[str, float], usd: float, joules: float) -> None:
+    def charge(self, key: EngineKey, bill: Bill) -> None:
         """Book an engine's part of what one GPU cost and drew."""
-        self._engines[key].account.credit_share(share, usd=usd, joules=joules)
+        self._engines[key].account.credit_share(
+            bill.share, usd=bill.usd, joules=bill.joules, remote_usd=bill.remote_usd
+        )
 
     def with_totals(self, engines: Sequence[EngineAssessment]) -> tuple[EngineAssessment, ...]:
         """The engines with their sums as they stand now."""

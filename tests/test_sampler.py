@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from agent.accounts import QUANTITIES
 from agent.assessment import Assessment
 from agent.clock import ManualClock
 from agent.errors import SourceAbsentError, SourceError
-from agent.prices import PricePeriod
+from agent.prices import PricePeriod, find_price
 from agent.readings import (
     Activity,
     EngineCounters,
@@ -23,6 +24,7 @@ from agent.readings import (
     GpuLost,
     GpuReading,
     Histogram,
+    ModelFacts,
     NodeReading,
     ServerReading,
 )
@@ -62,7 +64,15 @@ class Scripted:
 class Bench:
     """A sampler with scripted sources and a clock of its own."""
 
-    def __init__(self, *, gpus: tuple[int, ...] = (0,), neighbour: bool = False, **given: Any) -> None:
+    def __init__(
+        self,
+        *,
+        gpus: tuple[int, ...] = (0,),
+        neighbour: bool = False,
+        tensor_parallel: int | None = None,
+        node_labels: Callable[[], Mapping[str, str]] = dict,
+        **given: Any,
+    ) -> None:
         self.clock = ManualClock()
         self.nvml = Scripted("nvml", NodeReading(gpus=(H100,)))
         self.engine = Scripted("engine:h:8000", ServerReading(engines=()))
@@ -77,6 +87,7 @@ class Bench:
                 server=source.name.removeprefix("engine:"),
                 engine="vllm",
                 gpus=gpus,
+                model=ModelFacts(tensor_parallel=tensor_parallel),
             )
             for source in sources
         ]
@@ -85,6 +96,7 @@ class Bench:
             clock=self.clock,
             nvml=self._nvml_poller,
             roster=Roster(configured=self._servers, clock=self.clock),
+            node_labels=node_labels,
         )
 
     def run(self, seconds: int, *, poll: bool = True) -> Assessment:
@@ -319,6 +331,47 @@ def test_the_price_in_force(prices: list[tuple[str, float, int]], expected: floa
     bench = Bench(prices=periods)
     bench.run(1)
     assert bench.run(36).gpus[0].totals.cost_usd == pytest.approx(expected / 100)
+
+
+SPOT = PricePeriod(gpu="*", usd_per_hour=1.0, since=dt.date(2024, 1, 1), node_labels={"capacity": "spot"})
+OWN = PricePeriod(gpu="H100-SXM5-80GB", usd_per_hour=3.0, since=dt.date(2025, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({}, 3.0),
+        ({"capacity": "reserved"}, 3.0),
+        ({"capacity": "spot", "zone": "a"}, 1.0),
+        ({"capacity": "spot", "zone": "b"}, 0.5),
+    ],
+    ids=["no label", "another value", "its label before its part", "two labels before one"],
+)
+def test_a_price_may_be_of_a_kind_of_node(labels: dict[str, str], expected: float) -> None:
+    zone = replace(SPOT, usd_per_hour=0.5, node_labels={"capacity": "spot", "zone": "b"})
+    assert find_price((zone, OWN, SPOT), {"H100-SXM5-80GB"}, unix_seconds=2e9, node_labels=labels) == expected
+
+
+def test_the_nodes_labels_are_looked_at_with_each_tick() -> None:
+    labels: dict[str, str] = {}
+    bench = Bench(prices=(replace(SPOT, usd_per_hour=36.0),), node_labels=lambda: labels)
+    bench.run(1)
+    assert bench.run(10).gpus[0].totals.cost_usd == 0
+    labels["capacity"] = "spot"
+    assert bench.run(10).gpus[0].totals.cost_usd == pytest.approx(0.1)
+
+
+def test_a_replicas_gpus_on_other_nodes_are_counted_apart() -> None:
+    price = PricePeriod(gpu="*", usd_per_hour=3.6, since=dt.date(2020, 1, 1))
+    here, spread = (Bench(prices=(price,), tensor_parallel=ranks) for ranks in (1, 4))
+    for bench in (here, spread):
+        assessment = serving(bench, 300)
+        work = assessment.engines[0].work_totals
+        assert work is not None
+        remote = sum(work.remote_cost_usd.values())
+        assert remote == pytest.approx((3 if bench is spread else 0) * sum(work.cost_usd.values()))
+        gpu = assessment.gpus[0].totals
+        assert sum(work.cost_usd.values()) + gpu.unattributed_cost_usd == pytest.approx(gpu.cost_usd)
 
 
 def test_money_is_conserved_between_engines_and_nobody() -> None:

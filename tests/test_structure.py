@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.ladder", "agent.fusion"),
     ("agent.window",),
     ("agent.roofline",),
-    ("agent.traffic", "agent.recovery", "agent.resolution", "agent.accounts", "agent.objectives"),
+    ("agent.traffic", "agent.recovery", "agent.resolution", "agent.accounts", "agent.objectives", "agent.tiers"),
     ("agent.assessment",),
     ("agent.judgement", "agent.tracks"),
     ("agent.advice",),

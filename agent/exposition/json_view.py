@@ -15,10 +15,11 @@ from agent.advice.model import Advice
 from agent.advice.node import advise_node
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
 from agent.exposition.headline import headline, notes
-from agent.readings import Absent, Failed, Histogram
+from agent.readings import Absent, Failed, GpuAllocation, Histogram, PodContainer, ServerReading
 from agent.roofline.bottleneck import Verdict
 from agent.roofline.roof import Roof
 from agent.sources.base import SourceState
+from agent.tiers import TierStatus
 from agent.window import EngineTotals
 
 SCHEMA_VERSION = 1
@@ -38,7 +39,27 @@ def assessment_document(assessment: Assessment) -> dict[str, Any]:
         "advice": [_advice(advice) for advice in advise_node(assessment)],
         "gpus": [_gpu(gpu) for gpu in assessment.gpus],
         "engines": [_engine(engine) for engine in assessment.engines],
+        "allocations": [_allocation(one) for one in assessment.allocations],
+        "tiers": [_tier(status) for status in assessment.tiers],
+        "unclear": list(assessment.notes),
         "sources": [_source(source, assessment.at_seconds) for source in assessment.sources],
+    }
+
+
+def _allocation(one: GpuAllocation) -> dict[str, Any]:
+    return {**_fields(one, "uuid attribution"), "container": _container(one.container)}
+
+
+def _container(container: PodContainer | None) -> Any:
+    return _fields(container, "namespace pod container")
+
+
+def _tier(status: TierStatus) -> dict[str, Any]:
+    return {
+        "name": status.tier.name,
+        **_fields(status, "enabled found notes"),
+        "missing": None if status.enabled else status.tier.missing,
+        "needs": status.tier.needs,
     }
 
 
@@ -119,7 +140,8 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
     work = engine.work
     return {
         **_fields(engine.key, "server rank"),
-        **_fields(engine, "engine model up problem gpu_uuids served_origin busy_ratio"),
+        **_fields(engine, "engine model up problem gpu_uuids placed_by served_origin busy_ratio"),
+        "container": _container(engine.container),
         "verdict": _verdict(engine.verdict),
         "served": None
         if engine.served is None
@@ -134,8 +156,8 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
         },
         "reading": _fields(
             engine.reading,
-            "start_time_seconds requests_running requests_waiting kv_used_ratio kv_capacity_tokens "
-            "kv_block_tokens kv_dtype max_num_seqs",
+            "version start_time_seconds requests_running requests_waiting requests_in_flight kv_used_ratio "
+            "kv_capacity_tokens kv_block_tokens kv_dtype max_num_seqs gauge_age_seconds role",
         ),
         "window": _fields(
             engine.window,
@@ -166,7 +188,8 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
         "totals": _engine_totals(engine.totals),
         "work_totals": _fields(
             engine.work_totals,
-            "flops dram_bytes step_seconds phase_seconds observed_seconds cost_usd energy_joules",
+            "flops dram_bytes step_seconds phase_seconds observed_seconds cost_usd remote_cost_usd "
+            "energy_joules",
         ),
     }
 
@@ -200,6 +223,9 @@ def _source(source: SourceState[Any], now_seconds: float) -> dict[str, Any]:
         "reason": outcome.reason if isinstance(outcome, Failed) else None,
         "message": outcome.message if isinstance(outcome, Failed | Absent) else None,
         "age_seconds": None if success is None else _plain(now_seconds - success.at_seconds),
+        "problems": list(success.reading.problems)
+        if success is not None and isinstance(success.reading, ServerReading)
+        else [],
     }
 
 

@@ -23,7 +23,7 @@ from agent.assessment import Assessment, EngineAssessment, GpuAssessment, Span
 from agent.exposition.headline import engine_name, headline, notes, render_numbers
 from agent.exposition.line_breaks import with_units
 from agent.exposition.roofline_chart import roofline_chart
-from agent.readings import Absent, Failed
+from agent.readings import Absent, Failed, ServerReading
 from agent.roofline.bottleneck import BOTTLENECKS, WORDS, Bottleneck
 from agent.roofline.step import COMPONENTS
 from agent.sources.base import SourceState
@@ -147,7 +147,8 @@ def source_status(state: SourceState[Any]) -> tuple[str, str]:
         return "absent", outcome.message
     if isinstance(outcome, Failed):
         return "failed", outcome.message
-    return "up", ""
+    problems = outcome.reading.problems if isinstance(outcome.reading, ServerReading) else ()
+    return "up", "; ".join(problems)
 
 
 def gpus_by_class(gpus: Sequence[GpuAssessment]) -> dict[Bottleneck, str]:

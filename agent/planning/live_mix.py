@@ -23,6 +23,7 @@ INCREASES: Mapping[str, str] = {
     "first_tokens": "roofline_engine_time_to_first_token_seconds_count",
     "finished": "roofline_engine_requests_total",
     "usd": "roofline_engine_cost_usd_total",
+    "remote_usd": "roofline_engine_remote_cost_usd_total",
 }
 MEANS: Mapping[str, str] = {
     "decode_batch": "roofline_engine_decode_batch_size",
@@ -124,7 +125,7 @@ class _Fetched:
             context=self._held_tokens(keys) or (prompt + total["generation_tokens"] / 2) / requests,
             decode_batch=self._decode_batch(keys),
             max_num_seqs=max(limits) if limits else None,
-            usd_per_second=total["usd"] / self._seconds or None,
+            usd_per_second=(total["usd"] + total["remote_usd"]) / self._seconds or None,
             ttft=_latency(self._ttft, keys),
             tpot=_latency(self._tpot, keys),
         )

@@ -120,6 +120,8 @@ class SimulatedServer:
                 return _JSON, render_version()
             if path == "/v1/models":
                 return _JSON, render_models(self.spec.engines[0].model, self._started_unix_seconds)
+            if path == "/load":  # as without --enable-server-load-tracking
+                return _JSON, b'{"server_load":0}'
             if path == "/health":
                 return _JSON, b""
             return None

@@ -23,6 +23,7 @@ every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES.keys(
 TOP = {
     *("schema_version", "node", "at_unix_seconds", "started_unix_seconds", "interval_seconds"),
     *("driver_version", "headline", "notes", "advice", "gpus", "engines", "sources"),
+    *("allocations", "tiers", "unclear"),
 }
 ADVICE = {
     *("kind", "engines", "gpus", "title", "reason", "evidence", "wrong_when", "after", "expected"),
@@ -58,11 +59,11 @@ ENGINE = {
         "ridge_batch",
         "max_intensity_flops_per_byte",
     ),
-    *("agreement_ratio", "interference_ratio", "totals", "work_totals"),
+    *("agreement_ratio", "interference_ratio", "totals", "work_totals", "placed_by", "container"),
 }
 SOURCE = {
     *("name", "up", "absent", "interval_seconds", "last_success_unix_seconds", "read_duration_seconds"),
-    *("reads", "failures", "reason", "message", "age_seconds"),
+    *("reads", "failures", "reason", "message", "age_seconds", "problems"),
 }
 
 
