@@ -418,6 +418,15 @@ class EngineReading:
     facts: ModelFacts = field(default_factory=ModelFacts)
 
 
+HISTOGRAM_NAMES: tuple[str, ...] = (
+    "step_tokens",
+    "time_to_first_token",
+    "inter_token_latency",
+    "request_latency",
+    "computed_prompt_lengths",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReading:
     """One page: all engines behind one server, in the order of their rank."""

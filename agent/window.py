@@ -13,16 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.ladder import RATIOS, Measured
-from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, Evidence, GpuReading, Histogram
-
-HISTOGRAM_NAMES = (
-    "step_tokens",
-    "time_to_first_token",
-    "inter_token_latency",
-    "request_latency",
-    "computed_prompt_lengths",
+from agent.readings import (
+    COUNTER_NAMES,
+    HISTOGRAM_NAMES,
+    EngineCounters,
+    EngineReading,
+    Evidence,
+    GpuReading,
+    Histogram,
 )
-
 
 # --- engines -------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -16,7 +17,14 @@ from agent.engines.base import NO_DOCUMENTS, EngineDefinition
 from agent.engines.documents import DocumentShelf, root_of
 from agent.errors import SourceError
 from agent.labels import label_text
-from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, ServerReading
+from agent.readings import (
+    COUNTER_NAMES,
+    HISTOGRAM_NAMES,
+    EngineCounters,
+    EngineReading,
+    Histogram,
+    ServerReading,
+)
 from agent.sources.page import (
     ADVICE,
     DEFAULT_LIMITS,
@@ -159,10 +167,21 @@ class EngineSource:
 
 
 def _presentable(reading: EngineReading) -> EngineReading:
-    """The reading with the texts that become labels made fit for it, whatever the page said."""
+    """The reading made fit for what comes after, whatever the page said.
+
+    Texts become labels; what is below zero was not counted.
+    """
     facts = reading.facts
+    numbers: dict[str, Any] = {name: _counted(getattr(reading, name)) for name in GAUGES}
+    histograms: dict[str, Any] = {
+        name: _counted_histogram(getattr(reading, name)) for name in HISTOGRAM_NAMES
+    }
+    counters = {name: _counted(getattr(reading.counters, name)) for name in COUNTER_NAMES}
     return replace(
         reading,
+        **numbers,
+        **histograms,
+        counters=EngineCounters(**counters),
         rank=label_text(reading.rank),
         model=label_text(reading.model),
         kv_dtype=_label(reading.kv_dtype),
@@ -175,6 +194,26 @@ def _presentable(reading: EngineReading) -> EngineReading:
             kv_dtype=_label(facts.kv_dtype),
         ),
     )
+
+
+GAUGES = (
+    "requests_running",
+    "requests_waiting",
+    "requests_in_flight",
+    "kv_used_ratio",
+    "kv_capacity_tokens",
+    "last_step_seconds",
+)
+
+
+def _counted(value: float | None) -> float | None:
+    return value if value is not None and value >= 0 else None
+
+
+def _believable(histogram: Histogram | None) -> Histogram | None:
+    if histogram is None or histogram.sum < 0 or histogram.cumulative[0] < 0:
+        return None
+    return histogram
 
 
 def _label(text: str | None) -> str | None:
