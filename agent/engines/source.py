@@ -173,9 +173,7 @@ def _presentable(reading: EngineReading) -> EngineReading:
     """
     facts = reading.facts
     numbers: dict[str, Any] = {name: _counted(getattr(reading, name)) for name in GAUGES}
-    histograms: dict[str, Any] = {
-        name: _counted_histogram(getattr(reading, name)) for name in HISTOGRAM_NAMES
-    }
+    histograms: dict[str, Any] = {name: _believable(getattr(reading, name)) for name in HISTOGRAM_NAMES}
     counters = {name: _counted(getattr(reading.counters, name)) for name in COUNTER_NAMES}
     return replace(
         reading,
