@@ -409,6 +409,8 @@ class EngineReading:
     """Tokens computed for the prompt of each finished request."""
     requests_in_flight: float | None = None
     """That the server in front of the engine has in hand, where it counts them by itself."""
+    tokens_at_end: bool = False
+    """Its counters of generated tokens move only when a request ends."""
     last_step_seconds: float | None = None
     """Time of the last step, of whatever kind, where that is all the engine says of its steps."""
     gauge_age_seconds: float | None = None

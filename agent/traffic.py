@@ -58,25 +58,35 @@ class Traffic:
     def over(cls, window: EngineWindow) -> Traffic | None:
         """The traffic of a window; `None` when the engine does not count its tokens.
 
-        Each request's first token comes from prefill, the others from decode. A step that decodes yields
-        at least one decoded token, so there are at least steps − decoded tokens steps that only prefill:
-        exact for one request at a time and for a full batch, an estimate in between.
+        Each request's first token comes from prefill, the others from decode. Where an engine does not
+        tell steps that only prefill from the others: one that decodes has at least one sequence, so there
+        are at least steps − sequences of them; exact for one request at a time and for a full batch, an
+        estimate in between.
         """
         counts = window.increments
-        if counts.generation_tokens is None or counts.first_tokens is None or counts.prefill_tokens is None:
+        if counts.prefill_tokens is None:
             return None
-        prompts = counts.first_tokens
-        decode_tokens = max(counts.generation_tokens - prompts, 0.0)
-        steps = counts.steps if counts.steps is not None else _estimated_steps(window, decode_tokens)
+        prompts = _prompts(window)
+        steps = _steps(window)
+        sequences = _sequences(window, steps)
+        if prompts is None or sequences is None:
+            return None
+        if steps is None:
+            steps = _estimated_steps(window, sequences, prompts)
         if steps is None:
             return None
-        prefill_only_steps = min(prompts, max(steps - decode_tokens, 0.0))
-        decode_steps = min(steps - prefill_only_steps, decode_tokens)
+        if counts.prefill_steps is not None:
+            prefill_only_steps = counts.prefill_steps if prompts > 0 else 0.0
+            prefill_only_ratio = 1.0 if prefill_only_steps > 0 else 0.0
+        else:
+            prefill_only_steps = min(prompts, max(steps - sequences, 0.0))
+            carrying = min(prompts, steps)
+            prefill_only_ratio = prefill_only_steps / carrying if carrying > 0 else 0.0
+        decode_steps = min(max(steps - prefill_only_steps, 0.0), sequences)
         context = _context_tokens(window)
-        carrying = min(prompts, steps)
         return cls(
             work=TokenWork(
-                decode_tokens=decode_tokens,
+                decode_tokens=sequences,
                 decode_steps=decode_steps,
                 decode_context=context or 0.0,
                 prompts=prompts,
@@ -85,22 +95,75 @@ class Traffic:
                 prompt_dispersion=window.prompt_dispersion,
                 prefill_logits=prompts,
                 prefill_only_steps=prefill_only_steps,
-                prefill_only_ratio=prefill_only_steps / carrying if carrying > 0 else 0.0,
+                prefill_only_ratio=prefill_only_ratio,
             ),
-            decode_batch=decode_tokens / decode_steps if decode_steps > 0 else None,
+            decode_batch=sequences / decode_steps if decode_steps > 0 else None,
             context_tokens=context,
             decode_step_seconds=_decode_step_seconds(window, decode_steps),
             steps_counted=counts.steps is not None,
         )
 
 
-def _estimated_steps(window: EngineWindow, decode_tokens: float) -> float | None:
-    """Decoded tokens ÷ the batch while anything ran; one a prompt where nothing was decoded."""
-    if decode_tokens == 0:
-        return window.increments.first_tokens
-    if not window.running_mean or not window.running_ratio:
+# --- what an engine does not count, from what it does ---------------------------------------------
+
+
+def _prompts(window: EngineWindow) -> float | None:
+    """Requests that gave their first token; else as many as ended; else as many as their length lets be."""
+    counts = window.increments
+    if counts.first_tokens is not None:
+        return counts.first_tokens
+    ended = [counts.requests_finished, counts.requests_stop, counts.requests_length]
+    if any(number is not None for number in ended):
+        return sum(number or 0.0 for number in ended)
+    if not counts.prefill_tokens or window.held_tokens_mean is None:
+        return 0.0 if counts.prefill_tokens == 0 else None
+    return max(counts.prefill_tokens / window.held_tokens_mean, 1.0)
+
+
+def _sequences(window: EngineWindow, steps: float | None) -> float | None:
+    """Sequences in the steps that decode, summed over them: one token each.
+
+    Of an engine that books its tokens when a request ends they are the running batch times the steps; what
+    is booked at once would be work of minutes ago.
+    """
+    counts = window.increments
+    if counts.sequence_steps is not None:
+        return counts.sequence_steps
+    decode_steps = counts.decode_steps if counts.decode_steps is not None else steps
+    if window.tokens_at_end and decode_steps is not None:
+        batch = _running_batch(window)
+        return None if batch is None else decode_steps * batch
+    if counts.generation_tokens is None:
         return None
-    return decode_tokens / max(window.running_mean / window.running_ratio, 1.0)
+    first_tokens = counts.first_tokens if counts.first_tokens is not None else _prompts(window)
+    return max(counts.generation_tokens - (first_tokens or 0.0), 0.0)
+
+
+def _steps(window: EngineWindow) -> float | None:
+    """As counted; else the time in which anything ran ÷ that of a step."""
+    counts = window.increments
+    if counts.steps is not None:
+        return counts.steps
+    if counts.decode_steps is not None:
+        return counts.decode_steps + (counts.prefill_steps or 0.0)
+    if window.last_step_seconds_mean and window.running_ratio is not None:
+        return window.running_ratio * window.seconds / window.last_step_seconds_mean
+    return None
+
+
+def _running_batch(window: EngineWindow) -> float | None:
+    """Mean requests running while any did."""
+    if window.running_mean is None or window.running_ratio is None:
+        return None
+    return window.running_mean / window.running_ratio if window.running_ratio > 0 else 0.0
+
+
+def _estimated_steps(window: EngineWindow, sequences: float, prompts: float) -> float | None:
+    """Sequences ÷ the batch while anything ran; one a prompt where nothing was decoded."""
+    if sequences == 0:
+        return prompts
+    batch = _running_batch(window)
+    return sequences / max(batch, 1.0) if batch else None
 
 
 def _context_tokens(window: EngineWindow) -> float | None:
@@ -110,17 +173,27 @@ def _context_tokens(window: EngineWindow) -> float | None:
     """
     if window.held_tokens_mean is not None:
         return window.held_tokens_mean
-    counts = window.increments
-    if not counts.first_tokens or counts.generation_tokens is None:
+    counts, requests = window.increments, _prompts(window)
+    if not requests or counts.generation_tokens is None:
         return None
     prompt = (counts.prefill_tokens or 0.0) + (counts.cached_prompt_tokens or 0.0)
-    return (prompt + counts.generation_tokens / 2) / counts.first_tokens
+    return (prompt + counts.generation_tokens / 2) / requests
 
 
 def _decode_step_seconds(window: EngineWindow, decode_steps: float) -> float:
-    """The mean time between tokens, which is that of a step; at most what the window has for each."""
+    """The mean time of a step that decodes; at most what the window has for each.
+
+    The time between tokens is that of a step; else the engine's own clock.
+    """
     if decode_steps <= 0:
         return 0.0
-    most = window.seconds / decode_steps
-    seconds, intervals = window.increments.inter_token_seconds, window.increments.inter_token_intervals
-    return min(seconds / intervals, most) if seconds is not None and intervals else most
+    counts, most = window.increments, window.seconds / decode_steps
+    for seconds, number in (
+        (counts.inter_token_seconds, counts.inter_token_intervals),
+        (counts.decode_step_seconds, counts.decode_steps),
+        (counts.timed_seconds, counts.timed_steps),
+        (window.last_step_seconds_mean, 1.0),
+    ):
+        if seconds is not None and number:
+            return min(seconds / number, most)
+    return most

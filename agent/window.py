@@ -60,6 +60,10 @@ class EngineWindow:
     """Of them, those in which it had requests in hand all the time; 0 when it has none now."""
     requests_in_hand: float = 0.0
     """Now: running, waiting, or in flight in the server in front of it."""
+    last_step_seconds_mean: float | None = None
+    """Of the steps that the samples happened to show, over the samples in which anything ran."""
+    tokens_at_end: bool = False
+    """Its counters of generated tokens move only when a request ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,10 @@ class EngineHistory:
             seconds_since_step=last.at_seconds - self._stepped_at_seconds,
             seconds_stuck=self._seconds_stuck(last.at_seconds),
             requests_in_hand=_requests_in_hand(last.reading),
+            last_step_seconds_mean=_mean(
+                [r.last_step_seconds for r in readings if r.last_step_seconds and r.requests_running]
+            ),
+            tokens_at_end=last.reading.tokens_at_end,
         )
 
     def _seconds_stuck(self, now_seconds: float) -> float:

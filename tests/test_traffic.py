@@ -52,12 +52,115 @@ def test_an_engine_that_does_not_count_its_steps_has_them_estimated() -> None:
     assert seen.work.decode_steps == 1000
 
 
-@pytest.mark.parametrize("missing", ["generation_tokens", "first_tokens", "prefill_tokens"])
+@pytest.mark.parametrize("missing", ["generation_tokens", "prefill_tokens"])
 def test_without_its_tokens_nothing_is_said_of_an_engine(missing: str) -> None:
     counts: dict[str, float | None] = dict.fromkeys(
         ("generation_tokens", "first_tokens", "prefill_tokens", "steps"), 10.0
     )
     assert traffic(**{**counts, missing: None}) is None
+
+
+# --- engines that count otherwise --------------------------------------------------------------------
+
+
+def seen_by(window: EngineWindow, **counts: float | None) -> Traffic:
+    seen = Traffic.over(replace(window, increments=EngineCounters(**counts)))
+    assert seen is not None
+    return seen
+
+
+def test_steps_counted_by_phase_and_timed_by_the_engine_are_taken_so() -> None:
+    """As TGI: forward passes by method, tokens only when a request ends."""
+    tgi = replace(WINDOW, running_mean=6.0, running_ratio=0.75, tokens_at_end=True, held_tokens_mean=None)
+    seen = seen_by(
+        tgi,
+        generation_tokens=20_000,  # of requests that began long ago
+        prefill_tokens=4000,
+        requests_finished=20,
+        decode_steps=1000,
+        decode_step_seconds=20.0,
+        prefill_steps=8,
+    )
+    assert seen.decode_batch == pytest.approx(8)  # while anything ran
+    assert seen.work.decode_tokens == pytest.approx(8000)
+    assert (seen.work.decode_steps, seen.work.prefill_only_steps, seen.work.prefill_only_ratio) == (
+        1000,
+        8,
+        1,
+    )
+    assert seen.decode_step_seconds == pytest.approx(0.020)
+    assert seen.work.prompts == 20
+
+
+def test_sequences_counted_live_come_before_tokens_booked_late() -> None:
+    """As llama.cpp: busy slots in each step; neither requests nor times of steps are counted."""
+    seen = seen_by(
+        replace(WINDOW, tokens_at_end=True, running_mean=4.0),
+        generation_tokens=0,
+        prefill_tokens=3000,
+        steps=900,
+        sequence_steps=3000,
+    )
+    assert seen.decode_batch == pytest.approx(3000 / 900)
+    assert seen.work.decode_tokens == 3000
+    assert seen.work.prompts == pytest.approx(6)  # at most: 3000 tokens, of which each holds 500
+    assert seen.decode_step_seconds == pytest.approx(30 / 900)  # at most
+
+
+def test_steps_that_are_not_counted_follow_from_the_time_of_one() -> None:
+    """As trtllm-serve: the time of the last step, and tokens only when a request ends."""
+    seen = seen_by(
+        replace(
+            WINDOW, tokens_at_end=True, running_mean=12.0, running_ratio=0.5, last_step_seconds_mean=0.010
+        ),
+        generation_tokens=0,
+        first_tokens=0,
+        prefill_tokens=0,
+    )
+    assert not seen.steps_counted
+    assert seen.work.decode_steps == pytest.approx(1500)  # 15 s of steps of 10 ms
+    assert seen.decode_batch == pytest.approx(24)
+    assert seen.decode_step_seconds == pytest.approx(0.010)
+
+
+def test_a_step_is_as_long_as_the_engine_measured_it() -> None:
+    """As SGLang: moments of contiguous steps, without their own inter-token times."""
+    seen = seen_by(
+        WINDOW,
+        generation_tokens=8010,
+        first_tokens=10,
+        prefill_tokens=100,
+        decode_steps=1000,
+        prefill_steps=10,
+        timed_steps=500,
+        timed_seconds=6.0,
+    )
+    assert seen.decode_step_seconds == pytest.approx(0.012)
+    assert seen.decode_batch == 8
+
+
+@pytest.mark.parametrize(
+    ("counts", "prompts"),
+    [
+        ({"first_tokens": 7, "requests_finished": 5}, 7),
+        ({"requests_finished": 5}, 5),
+        ({"requests_stop": 3, "requests_length": 1}, 4),
+        ({}, 10),
+    ],
+    ids=["first tokens", "requests that ended", "by how they ended", "by the length that they can have"],
+)
+def test_prompts_are_counted_by_the_best_there_is(counts: dict[str, float], prompts: float) -> None:
+    seen = seen_by(WINDOW, generation_tokens=1000, prefill_tokens=5000, steps=1000, **counts)
+    assert seen.work.prompts == prompts
+
+
+def test_prompts_of_no_known_length_are_not_guessed() -> None:
+    window = replace(
+        WINDOW,
+        held_tokens_mean=None,
+        increments=EngineCounters(generation_tokens=1000, prefill_tokens=5000, steps=1000),
+    )
+    assert Traffic.over(window) is None
 
 
 @pytest.mark.parametrize(
