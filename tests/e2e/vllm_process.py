@@ -26,7 +26,8 @@ SERVED_NAME = "tiny"
 class VllmServer:
     """One server on one port; `directory` takes its model, its log and its sockets, so its path is short."""
 
-    def __init__(self, directory: Path, model: TinyModel) -> None:
+    def __init__(self, directory: Path, model: TinyModel, *flags: str) -> None:
+        self._flags = flags
         self._log = directory / "vllm.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._model = directory / "model"
@@ -56,6 +57,15 @@ class VllmServer:
         return f"http://127.0.0.1:{self._port}"
 
     @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self._port}"
+
+    def move(self) -> None:
+        """Answer at another port from the next start on."""
+        self._port = free_port()
+
+    @property
     def config_json(self) -> Path:
         """Of the model that it serves."""
         return self._model / "config.json"
@@ -80,6 +90,7 @@ class VllmServer:
             "--enforce-eager",  # spares the minute that compiling takes
             "--enable-mfu-metrics",
             "--enable-prompt-tokens-details",  # `usage` says how much of a prompt was cached
+            *self._flags,
         ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
