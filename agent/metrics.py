@@ -853,10 +853,10 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         read=_each_engine(lambda e: e.window.seconds_stuck if e.window is not None else None),
     ),
     Metric(
-        name="engine_gauge_age_seconds",
+        name="engine_state_age_seconds",
         kind="gauge",
-        help="How old the gauges of the engine's page may be at most; absent where they are as of its last "
-        "step.",
+        help="How old what the engine says of its requests and its KV cache may be at most; absent where it "
+        "is as of the last step.",
         labels=ENGINE,
         origin="engine",
         read=_of_engine_reading("gauge_age_seconds"),

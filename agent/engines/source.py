@@ -38,17 +38,19 @@ from agent.sources.page import (
 
 MAX_ENGINES = 256
 """Engines that one page may hold; data-parallel ranks behind one server are fewer."""
+PAGE_PATHS = ("/metrics", "/prometheus/metrics")
+"""Where engines have their pages."""
 MAX_NAMES = 16
 """Under which a model is served."""
 
 
 def server_of(url: str) -> str:
-    """Host and port of a URL, and its path where it is unusual: behind a gateway only paths differ."""
+    """Host and port of a URL, and what its path has before the page's: behind a gateway only paths differ."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     path = parts.path.rstrip("/")
-    return f"{host}:{port}" + ("" if path in ("", "/metrics") else path)
+    return f"{host}:{port}" + ("" if path in ("", *PAGE_PATHS) else path)
 
 
 class EngineSource:
@@ -149,7 +151,11 @@ class EngineSource:
         """By rank; with more than `MAX_ENGINES` of them the page is refused."""
         root = root_of(self._url, definition.page_paths)
         documents = NO_DOCUMENTS if root is None else self._shelf.gather(root, definition.documents, page)
-        found = {reading.rank: reading for reading in map(_presentable, definition.read(page, documents))}
+        try:
+            readings = definition.read(page, documents)
+        except SourceError as error:  # it knows what the page is, and not where it is from
+            raise SourceError(error.reason, f"{self._subject}: {error}") from None
+        found = {reading.rank: reading for reading in map(_presentable, readings)}
         if len(found) > MAX_ENGINES:
             raise SourceError("too_large", f"{self._subject}: more than {MAX_ENGINES} engines on one page")
         return found

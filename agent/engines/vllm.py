@@ -104,8 +104,12 @@ START_TIME = "process_start_time_seconds"
 # --- the reading ---------------------------------------------------------------------------------
 
 
-def read(page: Page, documents: Documents = NO_DOCUMENTS) -> tuple[EngineReading, ...]:
+def read(
+    page: Page, documents: Documents = NO_DOCUMENTS, *, one_process: bool = False
+) -> tuple[EngineReading, ...]:
     """The data-parallel engines of the page, by rank.
+
+    With `one_process` it is known that one process made this page, though it names none.
 
     Requests in flight are the whole server's: they are given to the lowest rank.
 
@@ -118,6 +122,8 @@ def read(page: Page, documents: Documents = NO_DOCUMENTS) -> tuple[EngineReading
     ranks = ranks or {"0": shared}
     in_order = sorted(ranks, key=lambda rank: (len(rank), rank))
     readings = [_read_engine(rank, ranks[rank], shared, engines=len(ranks)) for rank in in_order]
+    if not one_process and not _one_api_server(shared):
+        readings = [_without_steps(reading) for reading in readings]
     readings[0] = replace(
         readings[0],
         counters=replace(readings[0].counters, rejected_requests=REJECTED.read(shared)),
@@ -136,7 +142,7 @@ def _read_engine(rank: str, page: Page, shared: Page, *, engines: int) -> Engine
         cached_prompt_tokens=_cached_prompt_tokens(page),
         estimated_flops_per_gpu=_estimated_flops(page),
     )
-    reading = EngineReading(
+    return EngineReading(
         engine="vllm",
         rank=rank,
         model=_labels(page, MODEL_NAMES).get("model_name", ""),
@@ -154,7 +160,6 @@ def _read_engine(rank: str, page: Page, shared: Page, *, engines: int) -> Engine
         request_latency=read_histogram(page, REQUEST_LATENCY),
         computed_prompt_lengths=read_histogram(page, COMPUTED_PROMPT_LENGTHS),
     )
-    return reading if _one_api_server(shared) else _without_steps(reading)
 
 
 # --- what no table can say -----------------------------------------------------------------------

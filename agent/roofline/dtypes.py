@@ -21,9 +21,14 @@ DTYPES: tuple[Dtype, ...] = (
     Dtype(name="bf16", bytes_per_weight=2.0, compute="bf16", aliases=("bfloat16", "fp16", "float16", "half")),
     Dtype(name="fp32", bytes_per_weight=4.0, compute="fp32", aliases=("float32", "float")),
     Dtype(name="fp8", bytes_per_weight=1.0, compute="fp8", aliases=("fp8_e4m3", "fp8_e5m2", "float8_e4m3fn")),
-    Dtype(name="fp8_block", bytes_per_weight=1 + 4 / 128**2, compute="fp8"),
+    Dtype(name="fp8_block", bytes_per_weight=1 + 4 / 128**2, compute="fp8", aliases=("fp8_block_scales",)),
     Dtype(name="int8", bytes_per_weight=1.0, compute="int8"),
-    Dtype(name="int4", bytes_per_weight=0.52, compute="bf16", aliases=("awq", "gptq")),
+    Dtype(
+        name="int4",
+        bytes_per_weight=0.52,
+        compute="bf16",
+        aliases=("awq", "gptq", "w4a16_awq", "w4a16_gptq"),
+    ),
     Dtype(name="mxfp4", bytes_per_weight=0.5 + 1 / 32, compute="bf16", aliases=("w4a16_mxfp4",)),
     Dtype(name="nvfp4", bytes_per_weight=0.5 + 1 / 16, compute="fp4"),
 )

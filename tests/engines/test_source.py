@@ -140,9 +140,14 @@ def test_headers_are_sent_and_limits_hold(server: PageServer) -> None:
         ("http://node-7:8000/metrics", "engine:node-7:8000", "node-7:8000"),
         ("http://u:p@node-7:8000/metrics?key=k", "engine:node-7:8000", "node-7:8000"),
         (
+            "http://node-7:8000/team-a/metrics",
+            "engine:node-7:8000/team-a/metrics",
+            "node-7:8000/team-a/metrics",
+        ),
+        (
             "http://node-7:8000/prometheus/metrics",
-            "engine:node-7:8000/prometheus/metrics",
-            "node-7:8000/prometheus/metrics",
+            "engine:node-7:8000",
+            "node-7:8000",
         ),
         ("https://node-7/metrics", "engine:node-7:443", "node-7:443"),
         ("http://[::1]:8000/metrics", "engine:[::1]:8000", "[::1]:8000"),

@@ -104,7 +104,7 @@ def test_a_served_h100_shows_nearly_the_whole_table() -> None:
         *(f"gpu_memory_{part}_bytes" for part in ("total", "used", "free", "reserved")),
         "gpu_allocation_info",
         "engine_requests_in_flight",
-        "engine_gauge_age_seconds",
+        "engine_state_age_seconds",
         "engine_remote_cost_usd_total",
         "gpu_power_watts",
         "gpu_power_limit_watts",
