@@ -30,6 +30,7 @@ from agent.roofline.step import (
     Attribution,
     StepConstants,
 )
+from agent.roofline.step_line import StepLine
 from agent.roofline.workload import Workload
 from agent.sources.base import SourceState
 from agent.tiers import TierStatus
@@ -95,6 +96,10 @@ class EngineAssessment:
     max_intensity_flops_per_byte: float | None = None
     agreement_ratio: float | None = None
     """Modelled ÷ measured DRAM bytes."""
+    step_line: StepLine | None = None
+    """The engine's own record of its steps, where it keeps one."""
+    weight_read_seconds: float | None = None
+    """What reading all weights once takes one of its GPUs at the roof, to hold against it."""
     objectives: tuple[ObjectiveCount, ...] = ()
     totals: EngineTotals = field(default_factory=EngineTotals)
     work_totals: WorkTotals | None = None

@@ -1081,6 +1081,31 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         read=_each_engine(lambda e: e.agreement_ratio),
     ),
     Metric(
+        name="engine_step_intercept_seconds",
+        kind="gauge",
+        help="What a decoding step takes before its first sequence, by the engine's own record of its steps "
+        "over the window; beside engine_weight_read_seconds it is evidence that owes nothing to counters.",
+        labels=ENGINE,
+        origin="the engine's own interface (SGLang)",
+        read=_each_engine(lambda e: e.step_line.intercept_seconds if e.step_line is not None else None),
+    ),
+    Metric(
+        name="engine_step_slope_seconds",
+        kind="gauge",
+        help="What each further sequence adds to a decoding step, by the same record.",
+        labels=ENGINE,
+        origin="the engine's own interface (SGLang)",
+        read=_each_engine(lambda e: e.step_line.slope_seconds if e.step_line is not None else None),
+    ),
+    Metric(
+        name="engine_weight_read_seconds",
+        kind="gauge",
+        help="What reading all weights once takes one of its GPUs at the roof as now clocked.",
+        labels=ENGINE,
+        origin="architecture, roof",
+        read=_each_engine(lambda e: e.weight_read_seconds),
+    ),
+    Metric(
         name="engine_cost_usd_total",
         kind="counter",
         help="The engine's part of what its GPUs on this node cost, by phase; idle: while it held them and "

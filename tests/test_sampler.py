@@ -240,6 +240,43 @@ def test_an_engine_gives_its_gpu_flops_and_a_reason() -> None:
     assert gpu.totals.dram_bytes["modelled"] == 0, "measured bytes come first"
 
 
+def keeping_record(bench: Bench, seconds: int, *, intercept: float) -> Assessment:
+    """An engine that records its steps: half of them at batch 4, half at 12, 0.2 ms a sequence."""
+    times = {batch: intercept + 0.0002 * batch for batch in (4.0, 12.0)}
+    assessment = None
+    for second in range(seconds):
+        each = 50.0 * second
+        page = vllm(1100 * second)
+        counters = replace(
+            page.engines[0].counters,
+            timed_steps=2 * each,
+            timed_sequences=16 * each,
+            timed_seconds=sum(times.values()) * each,
+            timed_squared_sequences=(16 + 144) * each,
+            timed_sequence_seconds=sum(batch * time for batch, time in times.items()) * each,
+        )
+        bench.engine.answer = replace(page, engines=(replace(page.engines[0], counters=counters),))
+        assessment = bench.run(1)
+    assert assessment is not None
+    return assessment
+
+
+def test_an_engines_own_record_of_its_steps_stands_beside_the_weights() -> None:
+    engine = keeping_record(Bench(), 60, intercept=0.006).engines[0]
+    assert engine.step_line is not None
+    assert engine.step_line.intercept_seconds == pytest.approx(0.006)
+    assert engine.step_line.slope_seconds == pytest.approx(0.0002)
+    assert engine.weight_read_seconds == pytest.approx(16.06e9 / 3.35e12, rel=0.08)
+    assert engine.verdict.bottleneck == "memory_bandwidth"
+    assert "steps take 6 ms before the first sequence, of which the weights" in engine.verdict.reason
+
+
+def test_steps_shorter_than_reading_the_weights_contradict_the_model() -> None:
+    verdict = keeping_record(Bench(), 60, intercept=0.002).engines[0].verdict
+    assert verdict.bottleneck == "unknown"
+    assert verdict.reason.endswith("can be read: check the model")
+
+
 def test_without_profiling_bytes_are_modelled() -> None:
     bench = Bench()
     bench.nvml.answer = NodeReading(gpus=(replace(H100, activity=None),))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agent.assessment import DEFAULT_COMPUTE_DTYPE, EngineAssessment, EngineKey
 from agent.objectives import count_objectives
-from agent.readings import EngineReading, PodContainer
+from agent.readings import EngineCounters, EngineReading, PodContainer
 from agent.roofline.bottleneck import (
     Verdict,
     from_shares,
@@ -22,6 +22,7 @@ from agent.roofline.step import (
     attribute,
     constants_for,
 )
+from agent.roofline.step_line import StepLine, fit_step_line
 from agent.roofline.workload import Workload, max_decode_intensity, ridge_batch, workload
 from agent.traffic import Traffic
 from agent.units import render_number, render_percent, render_seconds
@@ -84,6 +85,43 @@ class EngineFacts:
         return peak.ridge_flops_per_byte if peak is not None else None
 
 
+LINE_TOLERANCE = 0.8
+"""A line whose intercept is below this part of what reading the weights takes contradicts them."""
+
+
+def step_line(window: EngineWindow | None) -> StepLine | None:
+    """The engine's own record of its steps, as a line over the batch; `None` without one that can be told."""
+    counts = window.increments if window is not None else EngineCounters()
+    sums = (
+        counts.timed_steps,
+        counts.timed_sequences,
+        counts.timed_seconds,
+        counts.timed_squared_sequences,
+        counts.timed_sequence_seconds,
+    )
+    if None in sums:
+        return None
+    steps, sequences, seconds, squared, products = (total or 0.0 for total in sums)
+    return fit_step_line(
+        steps=steps,
+        sequences=sequences,
+        seconds=seconds,
+        squared_sequences=squared,
+        sequence_seconds=products,
+    )
+
+
+def weight_read_seconds(facts: EngineFacts) -> float | None:
+    """What reading all weights once takes one of its GPUs at the roof as it is clocked now.
+
+    `None` for experts, of which a small batch reads few, and for stages, which take turns.
+    """
+    served = facts.served
+    if served is None or facts.roof is None or served.architecture.expert_ffn or served.pipeline_parallel > 1:
+        return None
+    return served.step_weight_bytes(1) / served.ranks / facts.roof.dram_bytes_per_second
+
+
 def assess_engine(facts: EngineFacts) -> EngineAssessment:
     """Everything that one engine's counters and its model say together."""
     reading, window, served = facts.reading, facts.window, facts.served
@@ -143,6 +181,8 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
             max_decode_intensity(served, context) if served is not None and context is not None else None
         ),
         agreement_ratio=_agreement(facts, work, attribution),
+        step_line=step_line(window),
+        weight_read_seconds=weight_read_seconds(facts),
         objectives=count_objectives(facts.totals, facts.objectives),
         totals=facts.totals,
     )
@@ -205,10 +245,21 @@ def _engine_verdict(
         if attribution.busy_seconds == 0:
             return Verdict(bottleneck="idle", confidence_ratio=1.0, evidence="modelled", reason="no steps")
         return Verdict(bottleneck="unknown", reason=facts.gpus_problem or "its GPU's roof is not known")
+    line, read_seconds = step_line(window), weight_read_seconds(facts)
+    detail = describe_step(work, traffic, facts.ridge_flops_per_byte)
+    if line is not None and read_seconds is not None:
+        intercept, weights = render_seconds(line.intercept_seconds), render_seconds(read_seconds)
+        if line.intercept_seconds < LINE_TOLERANCE * read_seconds:
+            return Verdict(
+                bottleneck="unknown",
+                reason=f"by its own record a step takes {intercept} before its first sequence, less than the "
+                f"{weights} in which the model's weights can be read: check the model",
+            )
+        detail += (
+            f"; its steps take {intercept} before the first sequence, of which the weights are {weights}"
+        )
     return from_shares(
-        attribution.shares,
-        busy_ratio=attribution.busy_seconds / window.seconds,
-        detail=describe_step(work, traffic, facts.ridge_flops_per_byte),
+        attribution.shares, busy_ratio=attribution.busy_seconds / window.seconds, detail=detail
     )
 
 

@@ -104,6 +104,8 @@ def test_a_served_h100_shows_nearly_the_whole_table() -> None:
         *(f"gpu_memory_{part}_bytes" for part in ("total", "used", "free", "reserved")),
         "gpu_allocation_info",
         "engine_requests_in_flight",
+        "engine_step_intercept_seconds",
+        "engine_step_slope_seconds",
         "engine_state_age_seconds",
         "engine_remote_cost_usd_total",
         "gpu_power_watts",
