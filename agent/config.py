@@ -252,6 +252,17 @@ class Engine(Credentials):
         return value
 
 
+    @model_validator(mode="after")
+    def _its_own_page(self) -> Engine:
+        path = urlsplit(self.url).path.rstrip("/")
+        if self.engine == "trtllm" and not path.endswith("/prometheus/metrics"):
+            raise ValueError(
+                "the page of trtllm-serve is /prometheus/metrics; reading its /metrics empties a queue that "
+                "others may need"
+            )
+        return self
+
+
 class Price(Section):
     """What an hour of one GPU costs, from a date on, and on which nodes."""
 
