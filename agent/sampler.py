@@ -14,6 +14,7 @@ from typing import Any
 
 from agent.assessment import Assessment
 from agent.clock import Clock
+from agent.discovery.devices import MatchedDevices, match_devices
 from agent.fusion import Fused, Page, fuse, gpus_of
 from agent.node import Beat, Node
 from agent.placement import Ground, place
@@ -98,16 +99,6 @@ def _read_gpus(
 def _driver_version(nvml: SourceState[NodeReading] | None, now: float) -> str | None:
     node = nvml.fresh(now) if nvml is not None else None
     return node.reading.driver_version if node is not None else None
-
-
-@dataclass(frozen=True)
-class MatchedDevices:
-    allocations: tuple[GpuAllocation, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def match_devices(allocations: object, gpus: object) -> MatchedDevices:  # replaced soon
-    return MatchedDevices()
 
 
 def _left_out(urls: Sequence[str]) -> tuple[str, ...]:
