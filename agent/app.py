@@ -8,40 +8,28 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from agent.assessment import Assessment
 from agent.clock import Clock, SystemClock
-from agent.config import Configuration, Engine, RoofOverride, load_web_configuration, redacted
-from agent.engines.registry import ENGINES
-from agent.engines.source import EngineSource
+from agent.config import Configuration, load_web_configuration, redacted
 from agent.exposition.authentication import Authenticator
 from agent.exposition.collector import Renderer
 from agent.exposition.server import Access, ExpositionServer
-from agent.model_files import load_config_json
-from agent.prices import PricePeriod
-from agent.readings import DcgmReading, ModelFacts, NodeReading
+from agent.readings import NodeReading
 from agent.recovery import Remedy, find_remedy
-from agent.roofline.catalogue import find_config
-from agent.roofline.gpus import GpuSpec, find_gpu
-from agent.roster import LOOPBACK, MonitoredServer, Roster
-from agent.sampler import Sampler, SamplerLoop, Settings
+from agent.roster import Roster
+from agent.sampler import Sampler, SamplerLoop
 from agent.sources.base import Poller, Source
-from agent.sources.dcgm import DcgmSource
 from agent.sources.nvml import NvmlSource
-from agent.sources.page import open_session
 from agent.units import render_seconds
+from agent.wiring import Wiring, gpu_processes, own_addresses
 
 log = logging.getLogger(__name__)
 
-NVML_DEADLINE_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
-PAGE_DEADLINE_SECONDS = 10.0
-"""When an attempt is called overdue; the fetch itself gives up earlier."""
 
 
 class Agent:
@@ -57,18 +45,32 @@ class Agent:
     ) -> None:
         self._configuration = configuration
         self._clock = clock or SystemClock()
-        self._nvml_source = nvml if nvml is not None else self._open_nvml()
-        self.nvml_poller = self._poll_nvml()
-        self.dcgm_poller = self._poll_dcgm()
+        wiring = Wiring(configuration, self._clock, node or socket.gethostname())
+        self._nvml_source = nvml if nvml is not None else wiring.nvml_source()
+        self.nvml_poller = wiring.nvml(self._nvml_source) if self._nvml_source is not None else None
+        self.dcgm_poller = wiring.dcgm()
+        self._kubernetes = wiring.kubernetes()
+        finders = [
+            wiring.processes(self._gpu_processes),
+            wiring.finder(self._kubernetes) if self._kubernetes is not None else None,
+        ]
+        self.finders = [finder for finder in finders if finder is not None]
+        self.pod_resources_poller = wiring.pod_resources()
         self.roster = Roster(
-            configured=[self._monitor(engine) for engine in configuration.engines], clock=self._clock
+            configured=wiring.configured(),
+            finders=self.finders,
+            open_server=wiring.found,
+            own_addresses=own_addresses(),
+            clock=self._clock,
         )
         self.sampler = Sampler(
-            settings=_settings(configuration, node or socket.gethostname()),
+            settings=wiring.settings(),
             clock=self._clock,
             nvml=self.nvml_poller,
             dcgm=self.dcgm_poller,
+            pod_resources=self.pod_resources_poller,
             roster=self.roster,
+            node_labels=self._node_labels,
         )
         self.renderer = Renderer(
             lambda: self.sampler.latest,
@@ -84,11 +86,13 @@ class Agent:
     @property
     def pollers(self) -> Sequence[Poller[Any]]:
         """Of all sources."""
-        nodes = (self.nvml_poller, self.dcgm_poller)
-        return [
-            *(poller for poller in nodes if poller is not None),
-            *(server.poller for server in self.roster.servers),
-        ]
+        return [*self._fixed_pollers, *(server.poller for server in self.roster.servers)]
+
+    @property
+    def _fixed_pollers(self) -> Sequence[Poller[Any]]:
+        """Of all sources but the servers, which come and go."""
+        optional = (self.nvml_poller, self.dcgm_poller, self.pod_resources_poller)
+        return [*(poller for poller in optional if poller is not None), *self.finders]
 
     @property
     def port(self) -> int:
@@ -115,8 +119,9 @@ class Agent:
 
     def start_sampling(self) -> None:
         """Read and tick, without a server."""
-        for poller in self.pollers:
+        for poller in self._fixed_pollers:
             poller.start()
+        self.roster.start()
         self._loop.start()
 
     def beat(self, *, engines: bool, dcgm: bool = False) -> Assessment:
@@ -169,9 +174,14 @@ class Agent:
             policy=settings.restart,
         )
 
-    def _open_nvml(self) -> NvmlSource | None:
-        settings = self._configuration.nvml
-        return NvmlSource(clock=self._clock, gpm=settings.gpm) if settings.enabled else None
+    def _gpu_processes(self) -> dict[str, list[int]]:
+        success = self.nvml_poller.state().last_success if self.nvml_poller is not None else None
+        return gpu_processes(success.reading if success is not None else None)
+
+    def _node_labels(self) -> Mapping[str, str]:
+        """As Kubernetes has them, and as configured, which counts more."""
+        known = self._kubernetes.node_labels if self._kubernetes is not None else {}
+        return {**known, **self._configuration.node_labels}
 
     def _access(self) -> Access:
         web = self._configuration.web
@@ -181,109 +191,3 @@ class Agent:
             release=self.release_gpus if web.enable_lifecycle else None,
             headers=file.headers if file is not None else {},
         )
-
-    def _poll_nvml(self) -> Poller[NodeReading] | None:
-        if self._nvml_source is None:
-            return None
-        return Poller(
-            self._nvml_source,
-            interval_seconds=self._configuration.interval_seconds,
-            deadline_seconds=NVML_DEADLINE_SECONDS,
-            clock=self._clock,
-        )
-
-    def _poll_dcgm(self) -> Poller[DcgmReading] | None:
-        settings = self._configuration.dcgm
-        if not settings.url:
-            return None
-        return Poller(
-            DcgmSource(settings.url, clock=self._clock, interval_seconds=settings.interval_seconds),
-            interval_seconds=settings.interval_seconds,
-            deadline_seconds=PAGE_DEADLINE_SECONDS,
-            clock=self._clock,
-        )
-
-    def _monitor(self, engine: Engine) -> MonitoredServer:
-        # Configured, it is that one; else the page says.
-        definitions = [known for known in ENGINES if engine.engine in (None, known.name)]
-        source = EngineSource(
-            engine.url,
-            definitions=definitions,
-            headers=engine.plain_headers,
-            session=open_session(verify=engine.ca_file or True),
-        )
-        return MonitoredServer(
-            poller=Poller(
-                source,
-                interval_seconds=self._configuration.engines_interval_seconds,
-                deadline_seconds=PAGE_DEADLINE_SECONDS,
-                clock=self._clock,
-            ),
-            server=source.server,
-            url=engine.url,
-            engine=engine.engine or "unknown",
-            gpus=engine.gpus,
-            on_this_node=urlsplit(engine.url).hostname in LOOPBACK,
-            model=_configured_facts(engine),
-            max_num_seqs=engine.max_num_seqs,
-        )
-
-
-def _configured_facts(engine: Engine) -> ModelFacts:
-    model = engine.model
-    if model is None:
-        return ModelFacts()
-    config = find_config(model.name) if model.name is not None else None
-    if model.config_json is not None:
-        config = load_config_json(model.config_json)
-    return ModelFacts(
-        config=config,
-        weight_dtype=model.weight_dtype,
-        kv_dtype=model.kv_dtype,
-        tensor_parallel=model.tensor_parallel,
-        pipeline_parallel=model.pipeline_parallel,
-        expert_parallel=model.expert_parallel,
-    )
-
-
-def _settings(configuration: Configuration, node: str) -> Settings:
-    return Settings(
-        node=node,
-        interval_seconds=configuration.interval_seconds,
-        engines_interval_seconds=configuration.engines_interval_seconds,
-        window_seconds=configuration.window_seconds,
-        prices=tuple(
-            PricePeriod(
-                gpu=price.gpu,
-                usd_per_hour=price.usd_per_hour,
-                since=price.since,
-                node_labels=price.node_labels,
-            )
-            for price in configuration.prices
-        ),
-        specs=tuple(_override(roof) for roof in configuration.roofs),
-        objectives=configuration.slo.targets,
-    )
-
-
-def _override(roof: RoofOverride) -> GpuSpec:
-    """The catalogue's row with the configured peaks in place of its own."""
-    known = find_gpu(roof.gpu)
-    if known is not None:
-        return replace(
-            known,
-            nvml_names=(roof.gpu, *known.nvml_names),
-            dram_bytes_per_second=roof.dram_bytes_per_second or known.dram_bytes_per_second,
-            flops_per_second={**known.flops_per_second, **roof.flops_per_second},
-            origin="configuration",
-        )
-    if roof.dram_bytes_per_second is None:
-        raise AssertionError("the configuration asks for the bandwidth of a part that is not known")
-    return GpuSpec(
-        name=roof.gpu,
-        nvml_names=(roof.gpu,),
-        memory_gigabytes=0,
-        dram_bytes_per_second=roof.dram_bytes_per_second,
-        flops_per_second=roof.flops_per_second,
-        origin="configuration",
-    )

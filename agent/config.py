@@ -28,6 +28,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails
 
+from agent.discovery.kubernetes import MAX_NAMESPACES
+from agent.discovery.pods import parse_selector
 from agent.engines.registry import ENGINES
 from agent.engines.source import server_of
 from agent.errors import ConfigurationError, UnknownModelError
@@ -158,10 +160,18 @@ class Credentials(Section):
         return {name: value.get_secret_value() for name, value in self.headers.items()}
 
 
+def _check_selector(value: str) -> str:
+    parse_selector(value)
+    return value
+
+
+PodSelector = Annotated[str, AfterValidator(_check_selector)]
+
+
 class PodCredentials(Credentials):
     """What the pods with these labels are asked with, and no others."""
 
-    pod_labels: tuple[str, ...] = Field(min_length=1)
+    pod_labels: tuple[PodSelector, ...] = Field(min_length=1)
 
 
 class ProcessDiscovery(Section):
@@ -174,8 +184,8 @@ class KubernetesDiscovery(Section):
     """Serving engines by the pods of this node; needs to list and watch them."""
 
     enabled: bool = False
-    namespaces: tuple[str, ...] = ()
-    pod_labels: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = Field(default=(), max_length=MAX_NAMESPACES)
+    pod_labels: tuple[PodSelector, ...] = ()
     credentials: tuple[PodCredentials, ...] = ()
 
 
@@ -250,7 +260,6 @@ class Engine(Credentials):
         if value is not None and value not in names:
             raise ValueError(f"unknown engine; one of {', '.join(names)}")
         return value
-
 
     @model_validator(mode="after")
     def _its_own_page(self) -> Engine:

@@ -106,6 +106,8 @@ def simulated_configuration(configuration: Configuration, node: SimulatedNode) -
     document = configuration.model_dump(by_alias=True)
     document["engines"] = node.engine_configurations()
     document["dcgm"] |= node.dcgm_configuration() or {"url": ""}
+    for way in ("processes", "kubernetes", "pod_resources"):
+        document["discovery"][way]["enabled"] = False  # they would look at the real node
     return Configuration.model_validate(document)
 
 

@@ -15,8 +15,8 @@ from agent.assessment import EngineAssessment, EngineKey
 from agent.judgement import EngineFacts, assess_engine, attribute_window, clock_ratios
 from agent.node import Bill, Node
 from agent.placement import Placement
-from agent.readings import EngineReading, Failed, ServerReading
-from agent.resolution import Resolution
+from agent.readings import EngineReading, Failed, ModelFacts, ServerReading
+from agent.resolution import Resolution, merge_facts
 from agent.roofline.bottleneck import Verdict, settle
 from agent.roofline.gpus import GpuSpec
 from agent.roofline.roof import Roof
@@ -179,11 +179,10 @@ class Serving:
                 gap_seconds=self._gap_seconds,
             )
         track.seen_at_seconds = now
-        resolution = track.resolution(
-            server.model,
-            reading,
-            process=server.found.facts if server.found is not None else None,
-            gpus=len(speaking.gpus),
+        process = server.found.facts if server.found is not None else ModelFacts()
+        resolution = track.resolution(server.model, reading, process=process, gpus=len(speaking.gpus))
+        said = merge_facts(
+            ModelFacts(max_num_seqs=server.max_num_seqs or reading.max_num_seqs), reading.facts, process
         )
         is_new_page = track.history.add(speaking.at_seconds, reading)
         spec, roof, gpu_window = self._ground(local, resolution)
@@ -202,7 +201,7 @@ class Serving:
             roof=roof,
             gpu_window=gpu_window,
             alone_on_gpu=alone,
-            max_num_seqs=server.max_num_seqs,
+            max_num_seqs=said.max_num_seqs,
             container=server.found.container if server.found is not None else None,
             objectives=self._objectives,
         )

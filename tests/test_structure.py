@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.exposition",),
     ("agent.simulate",),
     ("agent.config",),
+    ("agent.wiring",),
     ("agent.app",),
     ("agent.daemon", "agent.planning"),
     ("agent.cli", "agent.__main__"),

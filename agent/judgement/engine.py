@@ -139,7 +139,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
             context_tokens=context,
             history=window.kv_points if window is not None else (),
         )
-    max_num_seqs = facts.max_num_seqs or reading.max_num_seqs or reading.facts.max_num_seqs
+    max_num_seqs = facts.max_num_seqs or reading.max_num_seqs
     limiter, limiter_reason = batch_limiter(
         waiting=window.waiting_mean if window is not None else None,
         running=window.running_mean if window is not None else None,

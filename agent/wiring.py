@@ -1,0 +1,255 @@
+"""From the configuration to what it asks for: sources, each with its poller, and the sampler's settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from agent.clock import Clock
+from agent.config import Configuration, Engine, RoofOverride
+from agent.discovery.kubernetes import ApiServer, KubernetesSource
+from agent.discovery.pod_resources import PodResourcesSource
+from agent.discovery.pods import PodCredential, PodRules, parse_selector
+from agent.discovery.processes import ProcessSource
+from agent.discovery.sockets import load_local_addresses
+from agent.engines.registry import ENGINES
+from agent.engines.source import EngineSource
+from agent.model_files import load_config_json
+from agent.prices import PricePeriod
+from agent.readings import (
+    DcgmReading,
+    Discovery,
+    FoundServer,
+    GpuReading,
+    ModelFacts,
+    NodeReading,
+    PodResourcesReading,
+)
+from agent.roofline.catalogue import find_config
+from agent.roofline.gpus import GpuSpec, find_gpu
+from agent.roster import LOOPBACK, MonitoredServer
+from agent.sampler import Settings
+from agent.sources.base import Poller, Source
+from agent.sources.dcgm import DcgmSource
+from agent.sources.nvml import NvmlSource
+from agent.sources.page import open_session
+
+NVML_DEADLINE_SECONDS = 5.0
+PAGE_DEADLINE_SECONDS = 10.0
+"""When an attempt is called overdue; the fetch itself gives up earlier."""
+NODE_NAME_VARIABLE = "NODE_NAME"
+"""As the downward API gives it: the node's name in Kubernetes need not be its host name."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Makes what one configuration asks for; nothing is started."""
+
+    configuration: Configuration
+    clock: Clock
+    node: str
+    """This node's name."""
+
+    # --- the node ----------------------------------------------------------------------------------
+
+    def nvml_source(self) -> NvmlSource | None:
+        """NVML, unless it is switched off."""
+        settings = self.configuration.nvml
+        return NvmlSource(clock=self.clock, gpm=settings.gpm) if settings.enabled else None
+
+    def nvml(self, source: Source[NodeReading]) -> Poller[NodeReading]:
+        """With each tick."""
+        return self._poll(source, self.configuration.interval_seconds, NVML_DEADLINE_SECONDS)
+
+    def dcgm(self) -> Poller[DcgmReading] | None:
+        """A dcgm-exporter's page, if one is named."""
+        settings = self.configuration.dcgm
+        if not settings.url:
+            return None
+        source = DcgmSource(settings.url, clock=self.clock, interval_seconds=settings.interval_seconds)
+        return self._poll(source, settings.interval_seconds)
+
+    # --- engines -----------------------------------------------------------------------------------
+
+    def configured(self) -> list[MonitoredServer]:
+        """The servers that are listed."""
+        return [self._configured(engine) for engine in self.configuration.engines]
+
+    def found(self, one: FoundServer) -> MonitoredServer:
+        """A server that was found: named after its container, if that is known, else by its address."""
+        headers: Mapping[str, str] = {}
+        ca_file = ""
+        if one.credential is not None:
+            credentials = self.configuration.discovery.kubernetes.credentials[int(one.credential)]
+            headers, ca_file = credentials.plain_headers, credentials.ca_file
+        source = EngineSource(
+            one.url, definitions=ENGINES, headers=headers, session=open_session(verify=ca_file or True)
+        )
+        return self._monitored(source, one.url, engine=one.engine, found=one, on_this_node=True)
+
+    def _configured(self, engine: Engine) -> MonitoredServer:
+        source = EngineSource(
+            engine.url,
+            # Configured, it is that one; else the page says.
+            definitions=[known for known in ENGINES if engine.engine in (None, known.name)],
+            headers=engine.plain_headers,
+            session=open_session(verify=engine.ca_file or True),
+        )
+        return replace(
+            self._monitored(source, engine.url, engine=engine.engine),
+            gpus=engine.gpus,
+            on_this_node=urlsplit(engine.url).hostname in LOOPBACK,
+            model=_configured_facts(engine),
+            max_num_seqs=engine.max_num_seqs,
+        )
+
+    def _monitored(
+        self,
+        source: EngineSource,
+        url: str,
+        *,
+        engine: str | None,
+        found: FoundServer | None = None,
+        on_this_node: bool = False,
+    ) -> MonitoredServer:
+        return MonitoredServer(
+            poller=self._poll(source, self.configuration.engines_interval_seconds),
+            server=source.server,
+            url=url,
+            engine=engine or "unknown",
+            found=found,
+            on_this_node=on_this_node,
+        )
+
+    # --- discovery ---------------------------------------------------------------------------------
+
+    def processes(
+        self, gpu_processes: Callable[[], Mapping[str, Collection[int]]]
+    ) -> Poller[Discovery] | None:
+        """Who looks for servers by their processes; `gpu_processes` gives those of each GPU."""
+        settings = self.configuration.discovery
+        if not settings.processes.enabled:
+            return None
+        return self.finder(ProcessSource(gpu_processes=gpu_processes))
+
+    def kubernetes(self) -> KubernetesSource | None:
+        """Who looks for servers by their pods."""
+        settings = self.configuration.discovery.kubernetes
+        if not settings.enabled:
+            return None
+        rules = PodRules(
+            namespaces=settings.namespaces,
+            selectors=tuple(map(parse_selector, settings.pod_labels)),
+            credentials=tuple(
+                PodCredential(name=str(number), selectors=tuple(map(parse_selector, one.pod_labels)))
+                for number, one in enumerate(settings.credentials)
+            ),
+        )
+        name = os.environ.get(NODE_NAME_VARIABLE, self.node)
+        return KubernetesSource(name, rules, server=ApiServer.from_environment())
+
+    def finder(self, source: Source[Discovery]) -> Poller[Discovery]:
+        """At the pace of discovery."""
+        return self._poll(source, self.configuration.discovery.interval_seconds)
+
+    def pod_resources(self) -> Poller[PodResourcesReading] | None:
+        """The kubelet's list, if it may be read."""
+        settings = self.configuration.discovery
+        if not settings.pod_resources.enabled:
+            return None
+        source = PodResourcesSource(settings.pod_resources.socket)
+        return self._poll(source, settings.interval_seconds)
+
+    def _poll(
+        self, source: Source[T], interval_seconds: float, deadline_seconds: float = PAGE_DEADLINE_SECONDS
+    ) -> Poller[T]:
+        return Poller(
+            source, interval_seconds=interval_seconds, deadline_seconds=deadline_seconds, clock=self.clock
+        )
+
+    # --- the sampler -------------------------------------------------------------------------------
+
+    def settings(self) -> Settings:
+        """What the sampler must know beyond its sources."""
+        configuration = self.configuration
+        return Settings(
+            node=self.node,
+            interval_seconds=configuration.interval_seconds,
+            engines_interval_seconds=configuration.engines_interval_seconds,
+            window_seconds=configuration.window_seconds,
+            prices=tuple(
+                PricePeriod(
+                    gpu=price.gpu,
+                    usd_per_hour=price.usd_per_hour,
+                    since=price.since,
+                    node_labels=price.node_labels,
+                )
+                for price in configuration.prices
+            ),
+            specs=tuple(_override(roof) for roof in configuration.roofs),
+            objectives=configuration.slo.targets,
+        )
+
+
+def own_addresses(process: Path = Path("/proc/self")) -> tuple[str, ...]:
+    """The addresses of this machine, or of the container that this is; none where they cannot be read."""
+    try:
+        return tuple(map(str, load_local_addresses(process)))
+    except OSError:
+        return ()
+
+
+def gpu_processes(reading: NodeReading | None) -> dict[str, list[int]]:
+    """The processes on each GPU that NVML lists them for."""
+    gpus = reading.gpus if reading is not None else ()
+    return {
+        gpu.uuid: [process.pid for process in gpu.processes]
+        for gpu in gpus
+        if isinstance(gpu, GpuReading) and gpu.processes is not None
+    }
+
+
+def _configured_facts(engine: Engine) -> ModelFacts:
+    model = engine.model
+    if model is None:
+        return ModelFacts()
+    config = find_config(model.name) if model.name is not None else None
+    if model.config_json is not None:
+        config = load_config_json(model.config_json)
+    return ModelFacts(
+        config=config,
+        weight_dtype=model.weight_dtype,
+        kv_dtype=model.kv_dtype,
+        tensor_parallel=model.tensor_parallel,
+        pipeline_parallel=model.pipeline_parallel,
+        expert_parallel=model.expert_parallel,
+    )
+
+
+def _override(roof: RoofOverride) -> GpuSpec:
+    """The catalogue's row with the configured peaks in place of its own."""
+    known = find_gpu(roof.gpu)
+    if known is not None:
+        return replace(
+            known,
+            nvml_names=(roof.gpu, *known.nvml_names),
+            dram_bytes_per_second=roof.dram_bytes_per_second or known.dram_bytes_per_second,
+            flops_per_second={**known.flops_per_second, **roof.flops_per_second},
+            origin="configuration",
+        )
+    if roof.dram_bytes_per_second is None:
+        raise AssertionError("the configuration asks for the bandwidth of a part that is not known")
+    return GpuSpec(
+        name=roof.gpu,
+        nvml_names=(roof.gpu,),
+        memory_gigabytes=0,
+        dram_bytes_per_second=roof.dram_bytes_per_second,
+        flops_per_second=roof.flops_per_second,
+        origin="configuration",
+    )
