@@ -1041,6 +1041,14 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         origin="architecture",
         read=_each_engine(lambda e: e.max_intensity_flops_per_byte),
     ),
+    Metric(
+        name="engine_kv_cache_capacity_tokens",
+        kind="gauge",
+        help="Tokens that the KV cache holds, known before anything is in it.",
+        labels=ENGINE,
+        origin="engine page",
+        read=_of_engine_reading("kv_capacity_tokens"),
+    ),
     *(
         Metric(
             name=f"engine_kv_cache_{field}",
@@ -1053,7 +1061,6 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         for field, text in (
             ("used_ratio", "Share of the KV cache in use; blocks kept only for reuse count as free."),
             ("headroom_ratio", "Share of the KV cache that is free."),
-            ("capacity_tokens", "Tokens that the KV cache holds."),
             ("free_tokens", "Tokens that still fit."),
             ("free_bytes", "The same in bytes over all GPUs of the replica."),
             ("free_sequences", "The same in sequences of the present length."),

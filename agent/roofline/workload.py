@@ -2,12 +2,16 @@
 
 The counts of tokens come from the engine, the sizes from the architecture; nothing is fitted. The one
 rule that makes decode slow is here: **weights are read once a step**, however many tokens share it.
+
+Speculative decoding bends nothing of that. In a step a sequence has several tokens computed, those that were
+guessed and one more, and keeps those that were right: what is computed and written goes by the tokens, what
+is read of the cache by the sequences, and what the user gets is less than what was computed.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.roofline.models import Architecture, Attention, LatentAttention, ServedModel
 
@@ -21,6 +25,11 @@ class TokenWork:
     """
 
     decode_tokens: float = 0.0
+    """Given to the users: with speculation several a sequence and step."""
+    draft_tokens: float = 0.0
+    """Guessed by speculative decoding, to be verified by the model. What guessing them took is not in here."""
+    accepted_tokens: float = 0.0
+    """Of `decode_tokens`, those that had been guessed."""
     decode_steps: float = 0.0
     """Steps in which anything was decoded: each read the weights once."""
     decode_context: float = 0.0
@@ -38,6 +47,21 @@ class TokenWork:
     prefill_only_steps: float = 0.0
     prefill_only_ratio: float = 0.0
     """Share of the prefill work done in those steps."""
+
+    @property
+    def sequence_steps(self) -> float:
+        """Sequences in each decoding step, summed over the steps: each gives one token that nobody guessed."""
+        return max(self.decode_tokens - self.accepted_tokens, 0.0)
+
+    @property
+    def verified_tokens(self) -> float:
+        """Computed by the model in decoding steps: one a sequence and all guesses, the wrong ones too."""
+        return self.sequence_steps + self.draft_tokens
+
+    @property
+    def tokens_per_sequence_step(self) -> float:
+        """Computed for a sequence in one decoding step: 1, and its guesses."""
+        return self.verified_tokens / self.sequence_steps if self.sequence_steps > 0 else 1.0
 
     @property
     def prompt_length(self) -> float:
@@ -104,7 +128,8 @@ def workload(model: ServedModel, work: TokenWork) -> Workload:
     Counted: every matrix product at 2 FLOPs a weight, causal attention, the LM head where logits are made,
     weights once a step (of the experts those that the step is expected to touch), reads and writes of the
     KV cache and of recurrent state, activations of prefill. Not counted, being far below 1 %: norms, rotary
-    embedding, softmax, sampling, the embedding's rows. Activations of decode stay in the L2 cache.
+    embedding, softmax, sampling, the embedding's rows. Activations of decode stay in the L2 cache. Nor is the
+    model counted that guesses tokens, of which no page tells; guesses out of the prompt itself need none.
     """
     return Workload(prefill=_prefill(model, work), decode=_decode(model, work))
 
@@ -121,11 +146,13 @@ def _decode(model: ServedModel, work: TokenWork) -> PhaseWork:
         read_elements += group.kv_elements(model.tensor_parallel) * seen
         if isinstance(group, LatentAttention):
             per_token += group.index_flops_per_pair * context
-    kv_bytes = read_elements * model.kv_dtype.bytes_per_weight + model.kv_bytes_per_token
+    read_bytes = read_elements * model.kv_dtype.bytes_per_weight + model.state_bytes
+    # A guess that turns out wrong must be undone, so that a state is written for each token.
+    written_bytes = model.kv_bytes_per_token + model.state_bytes
     return PhaseWork(
-        flops=work.decode_tokens * per_token,
+        flops=work.verified_tokens * per_token,
         weight_bytes=_decode_weight_bytes(model, work),
-        kv_cache_bytes=work.decode_tokens * (kv_bytes + 2 * model.state_bytes),
+        kv_cache_bytes=work.sequence_steps * read_bytes + work.verified_tokens * written_bytes,
         activation_bytes=0.0,
     )
 
@@ -137,12 +164,12 @@ def _decode_weight_bytes(model: ServedModel, work: TokenWork) -> float:
     """
     if work.decode_steps <= 0:
         return 0.0
-    batch, carrying = work.decode_tokens / work.decode_steps, work.carrying_ratio
-    alone = (1 - carrying) * model.step_weight_bytes(batch) if carrying < 1 else 0.0
+    tokens, carrying = work.verified_tokens / work.decode_steps, work.carrying_ratio
+    alone = (1 - carrying) * model.step_weight_bytes(tokens) if carrying < 1 else 0.0
     if carrying == 0:
         return work.decode_steps * alone
     carried = work.prefill_tokens * (1 - work.prefill_only_ratio) / (carrying * work.decode_steps)
-    return work.decode_steps * (alone + carrying * model.step_weight_bytes(batch + carried))
+    return work.decode_steps * (alone + carrying * model.step_weight_bytes(tokens + carried))
 
 
 def _prefill(model: ServedModel, work: TokenWork) -> PhaseWork:
@@ -211,36 +238,65 @@ def activation_bytes_per_token(architecture: Architecture, tensor_parallel: int)
     return 2.0 * width
 
 
-def decode_step(*, batch: float, context_tokens: float) -> TokenWork:
-    """One step that decodes a batch, all at the same context."""
-    return TokenWork(decode_tokens=batch, decode_steps=1, decode_context=context_tokens)
+def decode_step(*, batch: float, context_tokens: float, tokens_per_sequence: float = 1.0) -> TokenWork:
+    """One step that decodes a batch, all at the same context; beyond one a sequence, tokens are guesses."""
+    return TokenWork(
+        decode_tokens=batch,
+        draft_tokens=batch * (tokens_per_sequence - 1),
+        decode_steps=1,
+        decode_context=context_tokens,
+    )
 
 
-def decode_intensity(model: ServedModel, *, batch: float, context_tokens: float) -> float:
+def decode_intensity(
+    model: ServedModel, *, batch: float, context_tokens: float, tokens_per_sequence: float = 1.0
+) -> float:
     """Arithmetic intensity of one decode step, FLOP/byte."""
-    decode = workload(model, decode_step(batch=batch, context_tokens=context_tokens)).decode
+    step = decode_step(batch=batch, context_tokens=context_tokens, tokens_per_sequence=tokens_per_sequence)
+    decode = workload(model, step).decode
     return decode.flops / decode.bytes
 
 
-def max_decode_intensity(model: ServedModel, context_tokens: float) -> float:
-    """What no batch can pass at this context, FLOP/byte: in the limit only cache and state are read."""
-    decode = workload(model, TokenWork(decode_tokens=1, decode_context=context_tokens)).decode
+def max_decode_intensity(
+    model: ServedModel, context_tokens: float, *, tokens_per_sequence: float = 1.0
+) -> float:
+    """What no batch can pass at this context, FLOP/byte: in the limit only cache and state are read.
+
+    Tokens of one sequence share their read of its cache, so that guessing raises this limit as it raises
+    the intensity of a small batch.
+    """
+    decode = _one_sequence(model, context_tokens, tokens_per_sequence)
     return decode.flops / decode.kv_cache_bytes
 
 
-def ridge_batch(model: ServedModel, *, ridge_flops_per_byte: float, context_tokens: float) -> float | None:
-    """The decode batch whose intensity is the ridge's; `None` when no batch reaches it at this context.
+def ridge_batch(
+    model: ServedModel,
+    *,
+    ridge_flops_per_byte: float,
+    context_tokens: float,
+    tokens_per_sequence: float = 1.0,
+) -> float | None:
+    """The sequences in a decode step whose intensity is the ridge's; `None` when no batch has it.
 
     With F FLOPs and K bytes a sequence and W bytes of weights, B·F ÷ (W + B·K) = ridge. The weights grow
-    with the batch where there are experts, so B is found from above, beginning with all of them.
+    with the batch where there are experts, so B is found from above, beginning with all of them. With
+    several tokens a sequence (`TokenWork.tokens_per_sequence_step`) F grows with them and K hardly does, and
+    fewer sequences are enough.
     """
-    one = workload(model, TokenWork(decode_tokens=1, decode_context=context_tokens)).decode
+    one = _one_sequence(model, context_tokens, tokens_per_sequence)
     surplus = one.flops - ridge_flops_per_byte * one.kv_cache_bytes
     if surplus <= 0:
         return None
     batch = math.inf
     for _ in range(50):
-        before, batch = batch, ridge_flops_per_byte * model.step_weight_bytes(batch) / surplus
+        weight_bytes = model.step_weight_bytes(batch * tokens_per_sequence)
+        before, batch = batch, ridge_flops_per_byte * weight_bytes / surplus
         if before - batch <= 1e-6 * batch:
             break
     return batch
+
+
+def _one_sequence(model: ServedModel, context_tokens: float, tokens_per_sequence: float) -> PhaseWork:
+    """What one sequence adds to a decode step, weights apart."""
+    step = decode_step(batch=1, context_tokens=context_tokens, tokens_per_sequence=tokens_per_sequence)
+    return workload(model, replace(step, decode_steps=0)).decode

@@ -1,4 +1,4 @@
-"""A local API server: pods listed in pages and watched over TLS, for who has a token, and faults on demand."""
+"""A local API server: pods in pages and in watches, over TLS, for who has a token, and faults on demand."""
 
 from __future__ import annotations
 

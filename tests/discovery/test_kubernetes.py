@@ -313,6 +313,7 @@ def test_after_a_hostile_stream_all_is_known_again(api: KubeApi, open_source: Op
     api.apply(pod("a"))
     api.answers["watch"].append(answer)
     source = open_source()
+    wait_for_urls(source, url("10.0.0.1"))
     wait_until(lambda: len(api.asked("watch")) >= 2)
     api.apply(pod("b", ip="10.0.0.2"))
     wait_for_urls(source, url("10.0.0.1"), url("10.0.0.2"))
@@ -351,8 +352,8 @@ def test_a_token_that_was_replaced_is_read_again(api: KubeApi, open_source: Open
     api.apply(pod("a"))
     source = open_source()
     wait_for_urls(source, url("10.0.0.1"))
-    api.tokens = {"second-token"}
     wait_until(lambda: api.streams == 1)
+    api.tokens = {"second-token"}
     api.end_streams()
     error = wait_for_failure(source, "unauthorized")
     assert TOKEN not in str(error)
@@ -558,9 +559,8 @@ def check_closing(source: KubernetesSource) -> None:
 
 @pytest.mark.parametrize("verb", ["list", "watch"])
 def test_closing_ends_what_is_being_asked(api: KubeApi, open_source: Open, verb: str) -> None:
-    for stuck in ("list", "node"):
-        if verb == "list":
-            api.always[stuck] = silent_for(5)  # type: ignore[index]
+    if verb == "list":
+        api.always = {"list": silent_for(5), "node": silent_for(5)}
     source = open_source(pace=Pace(first_answer_seconds=0.2))
     with suppress(SourceError):
         source.read()
