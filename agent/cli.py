@@ -10,8 +10,10 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from agent import __version__, planning
 from agent.errors import AgentError, ConfigurationError
@@ -131,28 +133,29 @@ def _positive(text: str) -> float:
     return value
 
 
-def _run(options: argparse.Namespace) -> int:
+def _load_daemon() -> ModuleType:
+    """What runs, without requests' guesser of character sets: 3 MiB, to read what says how it is written."""
+    sys.modules.setdefault("charset_normalizer", None)  # type: ignore[arg-type]  # `None`: there is none
+    warnings.filterwarnings("ignore", message="Unable to find acceptable character detection")
     from agent import daemon
 
-    return daemon.run(options)
+    return daemon
+
+
+def _run(options: argparse.Namespace) -> int:
+    return int(_load_daemon().run(options))
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from agent import daemon
-
-    return daemon.demo(options)
+    return int(_load_daemon().demo(options))
 
 
 def _once(options: argparse.Namespace) -> int:
-    from agent import daemon
-
-    return daemon.once(options)
+    return int(_load_daemon().once(options))
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    from agent import daemon
-
-    return daemon.check_config(options)
+    return int(_load_daemon().check_config(options))
 
 
 if __name__ == "__main__":

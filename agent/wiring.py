@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from agent.clock import Clock
 from agent.config import Configuration, Engine, RoofOverride
 from agent.discovery.kubernetes import ApiServer, KubernetesSource
-from agent.discovery.pod_resources import PodResourcesSource
 from agent.discovery.pods import PodCredential, PodRules, parse_selector
 from agent.discovery.processes import ProcessSource
 from agent.discovery.sockets import load_local_addresses
@@ -163,6 +162,9 @@ class Wiring:
         settings = self.configuration.discovery
         if not settings.pod_resources.enabled:
             return None
+        # Here, since few may use it, and its HTTP/2 takes memory.
+        from agent.discovery.pod_resources import PodResourcesSource
+
         source = PodResourcesSource(settings.pod_resources.socket)
         return self._poll(source, settings.interval_seconds)
 
