@@ -894,6 +894,16 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         read=_each_engine(lambda e: e.traffic.decode_batch if e.traffic is not None else None),
     ),
     Metric(
+        name="engine_tokens_per_sequence_step",
+        kind="gauge",
+        help="Tokens computed for a sequence in a decoding step: 1, and what was guessed for it.",
+        labels=ENGINE,
+        origin="engine page",
+        read=_each_engine(
+            lambda e: e.traffic.work.tokens_per_sequence_step if e.traffic is not None else None
+        ),
+    ),
+    Metric(
         name="engine_role",
         kind="gauge",
         help="1 for the phases the engine does, 0 for the others: one of a disaggregated pair does only one.",

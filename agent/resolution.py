@@ -78,6 +78,7 @@ def resolve_model(
         part_dtypes=quantization.parts if weights is quantization.weights else {},
         tensor_parallel=said.tensor_parallel or max(gpus // pipeline_parallel, 1),
         pipeline_parallel=pipeline_parallel,
+        expert_parallel=said.expert_parallel or 1,
     )
     return Resolution(served=served, origin=origin, problem=_doubt(served, said, gpus))
 

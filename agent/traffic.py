@@ -58,10 +58,14 @@ class Traffic:
     def over(cls, window: EngineWindow) -> Traffic | None:
         """The traffic of a window; `None` when the engine does not count its tokens.
 
-        Each request's first token comes from prefill, the others from decode. Where an engine does not
-        tell steps that only prefill from the others: one that decodes has at least one sequence, so there
-        are at least steps − sequences of them; exact for one request at a time and for a full batch, an
-        estimate in between.
+        Each request's first token comes from prefill, the others from decode; with speculation those that
+        were guessed right came in the step of another, so that there are fewer sequences in the steps than
+        tokens. Guesses are taken as the engine books them, which may be when a request ends; one that does
+        not count them (SGLang) is taken to make none.
+
+        Where an engine does not tell steps that only prefill from the others: one that decodes has at least
+        one sequence, so there are at least steps − sequences of them; exact for one request at a time and for
+        a full batch, an estimate in between.
         """
         counts = window.increments
         if counts.prefill_tokens is None:
@@ -84,9 +88,12 @@ class Traffic:
             prefill_only_ratio = prefill_only_steps / carrying if carrying > 0 else 0.0
         decode_steps = min(max(steps - prefill_only_steps, 0.0), sequences)
         context = _context_tokens(window)
+        accepted = counts.accepted_draft_tokens or 0.0
         return cls(
             work=TokenWork(
-                decode_tokens=sequences,
+                decode_tokens=sequences + accepted,
+                draft_tokens=counts.draft_tokens or 0.0,
+                accepted_tokens=accepted,
                 decode_steps=decode_steps,
                 decode_context=context or 0.0,
                 prompts=prompts,
@@ -121,7 +128,7 @@ def _prompts(window: EngineWindow) -> float | None:
 
 
 def _sequences(window: EngineWindow, steps: float | None) -> float | None:
-    """Sequences in the steps that decode, summed over them: one token each.
+    """Sequences in the steps that decode, summed over them: one token each that was not guessed.
 
     Of an engine that books its tokens when a request ends they are the running batch times the steps; what
     is booked at once would be work of minutes ago.
@@ -133,10 +140,21 @@ def _sequences(window: EngineWindow, steps: float | None) -> float | None:
     if window.tokens_at_end and decode_steps is not None:
         batch = _running_batch(window)
         return None if batch is None else decode_steps * batch
+    return _booked_sequences(window)
+
+
+def _booked_sequences(window: EngineWindow) -> float | None:
+    """Generated tokens that are neither the first of their request nor were guessed.
+
+    Never fewer than the guesses: each was verified in a step of its own sequence. Where an answer ends within
+    a guess, tokens count as accepted that nobody was given.
+    """
+    counts = window.increments
     if counts.generation_tokens is None:
         return None
     first_tokens = counts.first_tokens if counts.first_tokens is not None else _prompts(window)
-    return max(counts.generation_tokens - (first_tokens or 0.0), 0.0)
+    decoded = max(counts.generation_tokens - (first_tokens or 0.0), 0.0)
+    return max(decoded - (counts.accepted_draft_tokens or 0.0), min(counts.drafts or 0.0, decoded))
 
 
 def _steps(window: EngineWindow) -> float | None:

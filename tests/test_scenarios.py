@@ -81,6 +81,7 @@ STORIES: dict[str, Story] = {
     "sparse-prefill": Story(),
     "mixed": Story(),
     "host-bound": Story(agrees=True),
+    "speculative-decoding": Story(),
     "interconnect": Story(),
     "kernel-latency": Story(agrees=True),
     "kv-nearly-full": Story(),
@@ -281,6 +282,9 @@ def _check_counters(assessed: EngineAssessment, done: Counter[str], engine: Engi
     ours = assessed.totals.counters
     assert ours["generation_tokens"] == done["generation_tokens"]
     assert ours["preemptions"] == done["preemptions"]
+    if engine.speculation:
+        assert ours["draft_tokens"] == done["draft_tokens"]
+        assert ours["accepted_draft_tokens"] == done["accepted_tokens"]
     longest = engine.traffic.shared_prefix_tokens + engine.traffic.prompt.high
     if "steps" not in ours:
         assert assessed.reading is not None
@@ -295,6 +299,28 @@ def _check_counters(assessed: EngineAssessment, done: Counter[str], engine: Engi
         assert not_booked > 0
     else:
         assert 0 <= not_booked <= longest * done["starts"]
+
+
+def test_a_step_has_the_sequences_and_the_guesses_that_it_really_had(told: Told) -> None:
+    """Tokens that were guessed come in the step of another: they are neither sequences nor steps."""
+    speculating = {
+        (server, rank): engine.speculation.tokens
+        for server, spec in enumerate(told.watched.scenario.servers)
+        for rank, engine in enumerate(spec.engines)
+        if engine.speculation is not None
+    }
+    for (server, rank), guesses in speculating.items():
+        key = EngineKey(server=told.watched.servers[server], rank=str(rank))
+        for t, assessment in told.settled:
+            engine = next(one for one in assessment.engines if one.key == key)
+            if engine.window is None or engine.traffic is None or t % int(DEFAULTS.engines_interval_seconds):
+                continue
+            work = told.watched.work
+            now, before = work[t][server, rank], work[t - int(engine.window.seconds)][server, rank]
+            ours, sequences = engine.traffic.work, now.batch_sum - before.batch_sum
+            assert ours.sequence_steps == sequences > 0
+            assert ours.decode_steps == now.decode_steps - before.decode_steps
+            assert ours.verified_tokens == sequences * (1 + guesses)
 
 
 def test_no_counter_on_the_page_ever_falls(told: Told) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.readings import EngineCounters
 from agent.traffic import Traffic
@@ -58,6 +60,93 @@ def test_without_its_tokens_nothing_is_said_of_an_engine(missing: str) -> None:
         ("generation_tokens", "first_tokens", "prefill_tokens", "steps"), 10.0
     )
     assert traffic(**{**counts, missing: None}) is None
+
+
+# --- speculation -----------------------------------------------------------------------------------
+
+
+def guessing(**counts: float) -> Traffic:
+    """As vLLM, ten requests of 100 tokens each, of which a step gave a sequence two and a half."""
+    counted: dict[str, float] = {
+        "generation_tokens": 1010,
+        "first_tokens": 10,
+        "prefill_tokens": 5000,
+        "steps": 110,
+        "drafts": 400,
+        "draft_tokens": 1200,
+        "accepted_draft_tokens": 600,
+        "inter_token_seconds": 12.0,
+        "inter_token_intervals": 400,
+    }
+    seen = traffic(**{**counted, **counts})
+    assert seen is not None
+    return seen
+
+
+def test_tokens_that_were_guessed_are_no_sequences() -> None:
+    seen = guessing()
+    assert seen.work.decode_tokens == 1000
+    assert seen.work.sequence_steps == 400
+    assert seen.work.verified_tokens == 1600, "the wrong guesses too"
+    assert seen.work.tokens_per_sequence_step == 4
+    assert seen.decode_batch == pytest.approx(400 / 110)
+    assert seen.decode_step_seconds == pytest.approx(0.030), "one interval a sequence and step"
+
+
+def test_with_guesses_too_a_step_without_a_sequence_only_prefilled() -> None:
+    seen = guessing(steps=405)
+    assert (seen.work.prefill_only_steps, seen.work.decode_steps) == (5, 400)
+    assert seen.decode_batch == 1
+
+
+def test_guesses_beyond_the_end_of_an_answer_take_no_sequence_away() -> None:
+    seen = guessing(accepted_draft_tokens=620)
+    assert seen.work.sequence_steps == 400
+    assert seen.work.verified_tokens == 1600
+
+
+def test_an_engine_that_only_counts_how_often_it_guessed_is_read_as_before() -> None:
+    seen = traffic(generation_tokens=1010, first_tokens=10, prefill_tokens=5000, steps=400, drafts=300)
+    assert seen is not None
+    assert (seen.work.sequence_steps, seen.work.verified_tokens) == (1000, 1000)
+
+
+def test_guesses_beside_sequences_that_were_counted_live() -> None:
+    """As llama.cpp: busy slots are sequences, and what was guessed is booked beside them."""
+    seen = seen_by(
+        replace(WINDOW, tokens_at_end=True),
+        generation_tokens=900,
+        prefill_tokens=0,
+        steps=300,
+        sequence_steps=600,
+        drafts=500,
+        draft_tokens=1500,
+        accepted_draft_tokens=700,
+    )
+    assert seen.decode_batch == 2
+    assert (seen.work.sequence_steps, seen.work.verified_tokens) == (600, 2100)
+
+
+COUNT = st.integers(min_value=0, max_value=10**6)
+
+
+@given(generated=COUNT, first=COUNT, steps=COUNT, drafts=COUNT, drafted=COUNT, accepted=COUNT)
+def test_no_counts_of_guesses_give_more_steps_than_there_were_or_less_than_a_sequence_in_one(
+    generated: int, first: int, steps: int, drafts: int, drafted: int, accepted: int
+) -> None:
+    seen = guessing(
+        generation_tokens=generated,
+        first_tokens=first,
+        steps=steps,
+        drafts=drafts,
+        draft_tokens=drafted,
+        accepted_draft_tokens=accepted,
+    )
+    work = seen.work
+    assert 0 <= work.prefill_only_steps + work.decode_steps <= steps
+    assert work.decode_steps <= work.sequence_steps <= max(generated - first, 0)
+    assert work.verified_tokens >= work.sequence_steps
+    assert seen.decode_batch is None or seen.decode_batch >= 1
 
 
 # --- engines that count otherwise --------------------------------------------------------------------

@@ -241,7 +241,7 @@ def _fewer_ranks(case: Case, setup: Setup) -> Change | None:
         or overhead <= shares["memory_bandwidth"] + shares["compute"]
     ):
         return None
-    half = replace(setup, model=replace(model, tensor_parallel=model.tensor_parallel // 2))
+    half = replace(setup, model=model.over(model.tensor_parallel // 2))
     if half.free_bytes < half.cache_bytes / KV_PLANNED_RATIO or half.model.kv_bytes_per_token <= 0:
         return None
     fewer = counted(half.model.tensor_parallel, "GPU")
@@ -311,7 +311,7 @@ def _moved_to(spec: GpuSpec, setup: Setup) -> Setup | None:
         other = replace(
             setup,
             spec=spec,
-            model=replace(setup.model, tensor_parallel=ranks, pipeline_parallel=1),
+            model=setup.model.over(ranks, pipeline_parallel=1),
             compute_clock_ratio=1.0,
             memory_clock_ratio=1.0,
             kv_capacity_tokens=None,

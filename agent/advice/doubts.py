@@ -76,7 +76,7 @@ def _fitting_configuration(engine: EngineAssessment) -> str | None:
         if (dtype := find_dtype(name)) is not None and dtype != served.weight_dtype
     ]
     others += [
-        (f"tensor_parallel {ranks}", replace(served, tensor_parallel=ranks))
+        (f"tensor_parallel {ranks}", served.over(ranks))
         for ranks in (1, 2, 4, 8)
         if ranks != served.tensor_parallel
     ]

@@ -93,7 +93,10 @@ class Setup:
             most = min(most, KV_PLANNED_RATIO * self.kv_capacity_tokens / context)
         if context > 0:
             ridge = ridge_batch(
-                self.model, ridge_flops_per_byte=roof.ridge_flops_per_byte, context_tokens=context
+                self.model,
+                ridge_flops_per_byte=roof.ridge_flops_per_byte,
+                context_tokens=context,
+                tokens_per_sequence=self.tokens.tokens_per_sequence_step,
             )
             most = min(most, math.inf if ridge is None else ridge)
         return max(most / self.running, 1.0)
@@ -106,6 +109,8 @@ class Setup:
         tokens = replace(
             tokens,
             decode_tokens=tokens.decode_tokens * growth,
+            draft_tokens=tokens.draft_tokens * growth,
+            accepted_tokens=tokens.accepted_tokens * growth,
             prompts=tokens.prompts * growth,
             prefill_tokens=tokens.prefill_tokens * growth,
             prefill_logits=tokens.prefill_logits * growth,
@@ -123,10 +128,14 @@ class Setup:
 
     @property
     def seconds_per_token(self) -> float | None:
-        """Between the tokens of one sequence; `None` while nothing decodes."""
+        """Between the tokens of one sequence on the mean; `None` while nothing decodes."""
         busy, prefill_only = self.times
-        steps = self.tokens.decode_steps
-        return (busy - prefill_only) / steps if steps > 0 else None
+        tokens = self.tokens
+        if tokens.decode_steps <= 0:
+            return None
+        # Of speculation the tokens that were guessed right come together.
+        together = tokens.decode_tokens / tokens.sequence_steps if tokens.sequence_steps > 0 else 1.0
+        return (busy - prefill_only) / tokens.decode_steps / together
 
     @property
     def usd_per_hour(self) -> float | None:
@@ -239,7 +248,7 @@ def effect_of(before: Setup, after: Setup) -> Effect:
         tokens_per_second_ratio=speed,
         seconds_per_token_ratio=None if waits is None or waited is None else waits / waited,
         usd_per_million_tokens_ratio=None if paid is None else paid / speed,
-        batch=after.tokens.decode_tokens / steps * after.growth if grown and steps > 0 else None,
+        batch=after.tokens.sequence_steps / steps * after.growth if grown and steps > 0 else None,
         kv_tokens=room if room > 0 and same_part else None,
         bytes_freed=freed if freed > 0 and after.model.ranks == before.model.ranks and same_part else None,
         gpus_freed=(before.model.ranks - after.model.ranks or None) if same_part else None,

@@ -129,6 +129,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
     work = workload(served, traffic.work) if served is not None and traffic is not None else None
     attribution = attribute_window(facts, traffic, work)
     context = traffic.context_tokens if traffic is not None else None
+    tokens_per_sequence = traffic.work.tokens_per_sequence_step if traffic is not None else 1.0
     ridge = facts.ridge_flops_per_byte
     cache = None
     if reading.kv_used_ratio is not None:
@@ -173,14 +174,21 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         max_num_seqs=max_num_seqs,
         ridge_flops_per_byte=ridge,
         ridge_batch=(
-            ridge_batch(served, ridge_flops_per_byte=facts.roof.ridge_flops_per_byte, context_tokens=context)
+            ridge_batch(
+                served,
+                ridge_flops_per_byte=facts.roof.ridge_flops_per_byte,
+                context_tokens=context,
+                tokens_per_sequence=tokens_per_sequence,
+            )
             if served is not None and facts.roof is not None and context is not None
             else None
         ),
         max_intensity_flops_per_byte=(
-            max_decode_intensity(served, context) if served is not None and context is not None else None
+            max_decode_intensity(served, context, tokens_per_sequence=tokens_per_sequence)
+            if served is not None and context is not None
+            else None
         ),
-        agreement_ratio=_agreement(facts, work, attribution),
+        agreement_ratio=_agreement(facts, traffic, work, attribution),
         step_line=step_line(window),
         weight_read_seconds=weight_read_seconds(facts),
         objectives=count_objectives(facts.totals, facts.objectives),
@@ -259,7 +267,10 @@ def _engine_verdict(
             f"; its steps take {intercept} before the first sequence, of which the weights are {weights}"
         )
     return from_shares(
-        attribution.shares, busy_ratio=attribution.busy_seconds / window.seconds, detail=detail
+        attribution.shares,
+        busy_ratio=attribution.busy_seconds / window.seconds,
+        detail=detail,
+        guessing=traffic.work.draft_tokens > 0,
     )
 
 
@@ -269,7 +280,9 @@ def describe_step(work: Workload, traffic: Traffic, ridge_flops_per_byte: float 
     decode, prefill = work.decode.intensity_flops_per_byte, work.prefill.intensity_flops_per_byte
     if decode is not None and traffic.decode_batch is not None:
         batch = render_number(traffic.decode_batch)
-        words.append(f"decode at batch {batch} has {render_number(decode)} FLOP/byte")
+        each = traffic.work.tokens_per_sequence_step
+        several = f" and {render_number(each)} tokens a sequence" if each > 1 else ""
+        words.append(f"decode at batch {batch}{several} has {render_number(decode)} FLOP/byte")
         if ridge_flops_per_byte is not None:
             words[-1] += f", the ridge is at {render_number(ridge_flops_per_byte)}"
     if prefill is not None and work.prefill.flops > 0.05 * work.flops:
@@ -277,12 +290,17 @@ def describe_step(work: Workload, traffic: Traffic, ridge_flops_per_byte: float 
     return "; ".join(words) or "nothing was computed"
 
 
-def _agreement(facts: EngineFacts, work: Workload | None, attribution: Attribution | None) -> float | None:
+def _agreement(
+    facts: EngineFacts, traffic: Traffic | None, work: Workload | None, attribution: Attribution | None
+) -> float | None:
     """Modelled ÷ measured DRAM bytes, where one engine has the GPU to itself and mostly decodes.
 
     Prefill is left out: it reads weights with every chunk, and engines do not count the chunks. So are
-    windows that do not span the same time, as after a restart.
+    windows that do not span the same time, as after a restart, and those in which tokens are guessed, since
+    a model that guesses reads bytes of its own.
     """
+    if traffic is None or traffic.work.draft_tokens > 0:
+        return None
     if attribution is None or attribution.prefill_seconds > 0.2 * attribution.busy_seconds:
         return None
     gpu, window = facts.gpu_window, facts.window

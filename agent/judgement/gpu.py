@@ -203,6 +203,7 @@ def _gpu_verdict(facts: GpuFacts) -> Verdict:
         counters=counters if disbelieved or not facts.window.coarse else None,
         dram_efficiency=busiest.constants.decode_dram_efficiency,
         compute_efficiency=busiest.constants.prefill_compute_efficiency,
+        guessing=busiest.traffic.work.draft_tokens > 0,
     )
 
 

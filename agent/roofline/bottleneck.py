@@ -171,11 +171,13 @@ def from_shares(
     counters: Counters | None = None,
     dram_efficiency: float = 1.0,
     compute_efficiency: float = 1.0,
+    guessing: bool = False,
 ) -> Verdict:
     """What the step shares say, confirmed or vetoed by the counters where there are any.
 
     `shares` sum to 1 over the components; `busy_ratio` is the busy part of the window; `detail` is the
-    arithmetic in words. The efficiencies turn a share of time into the activity it must show.
+    arithmetic in words. The efficiencies turn a share of time into the activity it must show. `guessing`:
+    tokens are guessed for the model, so that what is left over may be the time that took.
     """
     evidence: Evidence = "modelled" if counters is None else "mixed"
     if counters is not None and counters.contradictory:
@@ -196,6 +198,8 @@ def from_shares(
         return _unexplained(shares, counters)
 
     ranked = _rank(shares)
+    if guessing and shares.get("unexplained", 0.0) > ranked[0][1]:
+        return _unexplained(shares, counters, reason=LEFT_OVER)
     while len(ranked) > 1 and counters is not None:
         refusal = _veto(ranked[0][0], ranked[0][1], counters, dram_efficiency, compute_efficiency)
         if refusal is None:
@@ -249,8 +253,13 @@ def _veto(
     )
 
 
-def _unexplained(shares: Mapping[Component, float], counters: Counters | None) -> Verdict:
-    reason = "the model needs more time than the steps took: wrong model, dtype or tensor_parallel?"
+TOO_SHORT = "the model needs more time than the steps took: wrong model, dtype or tensor_parallel?"
+LEFT_OVER = "most of the step is not the model's own work: what guesses tokens for it, or the host."
+
+
+def _unexplained(
+    shares: Mapping[Component, float], counters: Counters | None, *, reason: str = TOO_SHORT
+) -> Verdict:
     if counters is None:
         return Verdict(bottleneck="unknown", reason=reason, shares=dict(shares))
     verdict = from_counters(counters, requests_running=True)

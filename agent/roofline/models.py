@@ -8,7 +8,7 @@ makes of them in `workload`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -310,11 +310,28 @@ class ServedModel:
     """Parts that are kept in another dtype; head, router and small parts stay in 16 bit unless named here."""
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    expert_parallel: int = 1
+    """Ranks that the experts are dealt over, each whole. Above `tensor_parallel` several replicas hold them
+    together (attention is data-parallel), and this is one of those."""
+
+    @property
+    def expert_groups(self) -> int:
+        """Replicas that hold the experts together, each with the other weights for itself."""
+        if not self.architecture.expert_ffn:
+            return 1
+        return max(self.expert_parallel // self.tensor_parallel, 1)
 
     @property
     def ranks(self) -> int:
         """GPUs of the replica."""
         return self.tensor_parallel * self.pipeline_parallel
+
+    def over(self, tensor_parallel: int, *, pipeline_parallel: int | None = None) -> ServedModel:
+        """The same on other ranks; as many replicas as before hold its experts together."""
+        groups = self.expert_groups
+        dealt = groups * tensor_parallel if groups > 1 else min(self.expert_parallel, tensor_parallel)
+        stages = self.pipeline_parallel if pipeline_parallel is None else pipeline_parallel
+        return replace(self, tensor_parallel=tensor_parallel, pipeline_parallel=stages, expert_parallel=dealt)
 
     @property
     def largest_dtype(self) -> Dtype:
@@ -338,15 +355,19 @@ class ServedModel:
         return 2.0 if part in ("head", "router", "small") else self.weight_dtype.bytes_per_weight
 
     def step_weight_bytes(self, tokens: float) -> float:
-        """Read once a step of so many tokens by the whole replica: everything but the experts not touched."""
-        architecture = self.architecture
+        """Read once a step of so many tokens by the whole replica: everything but the experts not touched.
+
+        Of experts held together with other replicas it reads its part of those that all touch, each with a
+        step like this one: the pages of the others are not known here.
+        """
+        architecture, groups = self.architecture, self.expert_groups
         parts = architecture.parameters
         dense = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS if part != "experts")
         touched = sum(
-            group.layers * group.distinct(tokens) * group.expert_parameters(architecture.hidden)
+            group.layers * group.distinct(tokens * groups) * group.expert_parameters(architecture.hidden)
             for group in architecture.expert_ffn
         )
-        return dense + self._copied_bytes + touched * self.bytes_per_weight("experts")
+        return dense + self._copied_bytes + touched / groups * self.bytes_per_weight("experts")
 
     @property
     def _copied_bytes(self) -> float:
@@ -355,11 +376,12 @@ class ServedModel:
 
     @property
     def weight_bytes(self) -> float:
-        """In memory, over the whole replica: the embedding too."""
+        """In memory, over the whole replica: the embedding too, and its part of experts held together."""
         parts = self.architecture.parameters
         embedding = 0 if self.architecture.tied_head else self.architecture.head_parameters * 2
-        kept = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS)
-        return embedding + kept + self._copied_bytes
+        dense = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS if part != "experts")
+        experts = parts["experts"] * self.bytes_per_weight("experts") / self.expert_groups
+        return embedding + dense + experts + self._copied_bytes
 
     @property
     def kv_bytes_per_token(self) -> float:

@@ -25,7 +25,7 @@ from agent.roofline.models import PARTS, Architecture, ServedModel
 from agent.roofline.quantization import BF16, Quantization, parse_quantization
 from agent.roofline.roof import Roof
 from agent.roofline.step import AllReduce, StepConstants, constants_for, decode_time, prefill_time
-from agent.roofline.workload import PhaseWork, TokenWork, decode_step, ridge_batch, workload
+from agent.roofline.workload import TokenWork, decode_step, ridge_batch, workload
 from agent.units import GIGA
 
 Phase = Literal["decode", "prefill"]
@@ -227,12 +227,15 @@ def plan(
     else:
         step = setup.step("prefill", batch=point.batch, length=point.prompt_length)
         tokens = float(point.batch * point.prompt_length)
-    weight_bytes = model.weight_bytes + (setup.groups - 1) * setup.copied_bytes
+    weight_bytes = setup.groups * model.weight_bytes
     sequence_bytes = model.kv_bytes(point.context) + model.state_bytes
     usable = spec.memory_gigabytes * GIGA * MEMORY_USED_RATIO - OVERHEAD_BYTES
     room = setup.gpus * usable - weight_bytes
     limited = max(math.floor(room / sequence_bytes), 0)
     price = spec.typical_usd_per_hour if point.usd_per_hour is None else point.usd_per_hour
+    ridge = ridge_batch(
+        model, ridge_flops_per_byte=setup.roof.ridge_flops_per_byte, context_tokens=point.context
+    )
     return Plan(
         point=point,
         model=model,
@@ -241,9 +244,7 @@ def plan(
         step=step,
         roof=setup.roof,
         compute_dtype=setup.compute_dtype,
-        ridge_batch=ridge_batch(
-            model, ridge_flops_per_byte=setup.roof.ridge_flops_per_byte, context_tokens=point.context
-        ),
+        ridge_batch=None if ridge is None else setup.groups * ridge,
         tokens_per_second=tokens / step.expected,
         weight_bytes=weight_bytes,
         kv_limited_batch=limited,
@@ -270,46 +271,38 @@ class _SetUp:
     """The names of a point, resolved."""
 
     model: ServedModel
-    """As one group of tensor-parallel ranks serves it."""
+    """As one of the groups serves it that hold the experts together."""
     spec: GpuSpec
     roof: Roof
     compute_dtype: str
     constants: StepConstants
-    groups: int
-    """Copies of attention and dense parts; the experts are divided over all of them."""
     notes: tuple[str, ...]
+
+    @property
+    def groups(self) -> int:
+        """Copies of attention and dense parts; the experts are divided over all of them."""
+        return self.model.expert_groups
 
     @property
     def gpus(self) -> int:
         return self.model.ranks * self.groups
 
-    @property
-    def copied_bytes(self) -> float:
-        """Weights that each group has for itself: all but the experts."""
-        experts = self.model.architecture.parameters["experts"]
-        return self.model.weight_bytes - experts * self.model.bytes_per_weight("experts")
-
     def step(self, phase: Phase, *, batch: int, length: int) -> StepTime:
         """One step; `length` is of the context or of the prompts.
 
-        A pipeline has one share of the batch in each stage, and a step is a way through all.
+        A pipeline has one share of the batch in each stage, and a step is a way through all. Groups that
+        hold the experts together have a share each, all at once.
         """
-        batch_in_stage = max(batch / self.model.pipeline_parallel, 1.0)
+        in_stage = max(batch / self.model.pipeline_parallel, 1.0) / self.groups
         tokens = (
-            decode_step(batch=batch_in_stage, context_tokens=length)
+            decode_step(batch=in_stage, context_tokens=length)
             if phase == "decode"
-            else _prefill_step(prompts=batch_in_stage, prompt_tokens=length)
+            else _prefill_step(prompts=in_stage, prompt_tokens=length)
         )
         work = workload(self.model, tokens)
-        share = self._group_share(work.decode if phase == "decode" else work.prefill)
+        share = work.decode if phase == "decode" else work.prefill
         time_of = decode_time if phase == "decode" else prefill_time
-        parts = time_of(
-            self.model,
-            replace(work, decode=share) if phase == "decode" else replace(work, prefill=share),
-            _group_tokens(tokens, self.groups),
-            self.roof,
-            self.constants,
-        )
+        parts = time_of(self.model, work, tokens, self.roof, self.constants)
         ranks = self.model.tensor_parallel
         return StepTime(
             bound=max(
@@ -323,18 +316,6 @@ class _SetUp:
             intensity_flops_per_byte=share.flops / share.bytes,
         )
 
-    def _group_share(self, work: PhaseWork) -> PhaseWork:
-        """One group's work: its sequences, all of the copied weights, its part of the experts touched."""
-        if self.groups == 1:
-            return work
-        copied = self.model.step_weight_bytes(0)
-        return PhaseWork(
-            flops=work.flops / self.groups,
-            weight_bytes=copied + (work.weight_bytes - copied) / self.groups,
-            kv_cache_bytes=work.kv_cache_bytes / self.groups,
-            activation_bytes=work.activation_bytes / self.groups,
-        )
-
 
 def _prefill_step(*, prompts: float, prompt_tokens: float) -> TokenWork:
     """One step that prefills whole prompts and nothing else."""
@@ -344,15 +325,6 @@ def _prefill_step(*, prompts: float, prompt_tokens: float) -> TokenWork:
         prefill_logits=prompts,
         prefill_only_steps=1,
         prefill_only_ratio=1,
-    )
-
-
-def _group_tokens(tokens: TokenWork, groups: int) -> TokenWork:
-    return replace(
-        tokens,
-        decode_tokens=tokens.decode_tokens / groups,
-        prefill_tokens=tokens.prefill_tokens / groups,
-        prompts=tokens.prompts / groups,
     )
 
 
@@ -388,8 +360,9 @@ def _set_up(
         part_dtypes=quantization.parts,
         tensor_parallel=point.tensor_parallel,
         pipeline_parallel=point.pipeline_parallel,
+        expert_parallel=point.expert_parallel,
     )
-    groups = _groups(point, architecture)
+    _check_split(point, architecture)
     largest = _largest_dtype(model)
     compute = spec.compute_dtype(largest)
     roof = spec.roof(compute)
@@ -406,8 +379,11 @@ def _set_up(
         roof=roof,
         compute_dtype=compute,
         constants=constants,
-        groups=groups,
-        notes=(*_widened_note(spec, largest, compute), *_all_reduce_note(point, spec, constants)),
+        notes=(
+            *_widened_note(spec, largest, compute),
+            *_all_reduce_note(point, spec, constants),
+            *_all_to_all_note(model),
+        ),
     )
 
 
@@ -473,8 +449,16 @@ def _all_reduce_note(point: Point, spec: GpuSpec, constants: StepConstants) -> I
         )
 
 
-def _groups(point: Point, architecture: Architecture) -> int:
-    """Copies of attention; raises `SplitError` where the model cannot be divided as the point asks."""
+def _all_to_all_note(model: ServedModel) -> Iterable[str]:
+    if model.expert_groups > 1:
+        yield (
+            f"how long tokens take to experts on {model.expert_parallel} GPUs and back was not measured: "
+            "they are taken to travel as fast as an all-reduce"
+        )
+
+
+def _check_split(point: Point, architecture: Architecture) -> None:
+    """Raises `SplitError` where the model cannot be divided as the point asks."""
     tensor, stages, expert = point.tensor_parallel, point.pipeline_parallel, point.expert_parallel
     for group in architecture.attention:
         if group.heads % tensor:
@@ -484,9 +468,8 @@ def _groups(point: Point, architecture: Architecture) -> int:
     if stages > architecture.layers:
         raise SplitError(f"pipeline_parallel is {stages}, but {point.model} has {architecture.layers} layers")
     if expert == 1:
-        return 1
+        return
     if not architecture.expert_ffn:
         raise SplitError(f"expert_parallel is {expert}, but {point.model} has no experts")
     if tensor % expert and expert % tensor:
         raise SplitError(f"expert_parallel {expert} and tensor_parallel {tensor} do not divide each other")
-    return max(expert // tensor, 1)

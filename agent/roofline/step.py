@@ -60,7 +60,7 @@ class StepConstants:
     """ω: the part of a decoding step's shorter side, memory or compute, that comes on top of the longer one.
     A tile waits for its bytes before it computes, so that neither hides the other wholly."""
     all_reduce: Mapping[int, AllReduce] = field(default_factory=dict)
-    """By tensor-parallel degree."""
+    """By the number of GPUs."""
     origin: str = ""
 
 
@@ -265,7 +265,8 @@ def attribute(
     `decode_step_seconds` is the measured mean of the steps that decode. Steps that only prefill are in
     no engine's latency between tokens, so theirs is what the model says. Busy time is never more than the
     window. Without a roof the decoding steps stay unexplained; and so does what is left over where the
-    engine is not `alone` on its GPU: it may be the host, or the neighbour's turn.
+    engine is not `alone` on its GPU: it may be the host, or the neighbour's turn. With speculation it may be
+    the host, or the model that guesses, of which no page tells.
     """
     decode_busy = tokens.decode_steps * decode_step_seconds
     if roof is None:
@@ -286,13 +287,14 @@ def attribute(
     # host's, and makes the decoding steps longer.
     scale = min(busy / modelled, 1.0) if modelled > 0 else 1.0
     prefill_seconds = prefill.total * scale if tokens.decode_steps > 0 else busy
+    hosts = alone and tokens.draft_tokens == 0
     return Attribution(
         memory_bandwidth=(decode.memory + prefill.memory) * scale,
         compute=(decode.compute + prefill.compute) * scale,
         interconnect=(decode.interconnect + prefill.interconnect) * scale,
         kernel_latency=(decode.kernels + prefill.kernels) * scale,
-        host=max(residual, 0.0) if alone else 0.0,
-        unexplained=0.0 if alone else max(residual, 0.0),
+        host=max(residual, 0.0) if hosts else 0.0,
+        unexplained=0.0 if hosts else max(residual, 0.0),
         prefill_seconds=prefill_seconds,
         decode_seconds=busy - prefill_seconds,
         residual_ratio=residual / busy,
@@ -328,7 +330,7 @@ def decode_time(
     memory, compute = _roof_seconds(model, work.decode, roof, constants)
     loss = constants.overlap_loss
     sides = (memory, loss * compute) if memory >= compute else (loss * memory, compute)
-    return _phase_time(model, sides, tokens.decode_tokens, tokens.decode_steps, constants)
+    return _phase_time(model, sides, tokens.verified_tokens, tokens.decode_steps, constants)
 
 
 def prefill_time(
@@ -356,7 +358,8 @@ def _phase_time(
     return PhaseTime(
         memory=memory,
         compute=compute,
-        interconnect=_all_reduce_seconds(model, tokens, steps, constants),
+        interconnect=_all_reduce_seconds(model, tokens, steps, constants)
+        + _all_to_all_seconds(model, tokens, steps, constants),
         kernels=steps * model.architecture.layers * constants.kernel_latency_per_layer_seconds,
     )
 
@@ -372,12 +375,46 @@ def _roof_seconds(
 
 
 def _all_reduce_seconds(model: ServedModel, tokens: float, steps: float, constants: StepConstants) -> float:
-    """Two all-reduces a layer and one for the embedding, of 16-bit activations."""
+    """Two all-reduces a layer and one for the embedding, of 16-bit activations.
+
+    Only one in a layer whose experts are held together with other replicas: its results come back by
+    all-to-all.
+    """
     if model.tensor_parallel == 1:
         return 0.0
-    fitted = constants.all_reduce or _PCIE
-    degree = min(fitted, key=lambda known: abs(known - model.tensor_parallel))
-    messages = 2 * model.architecture.layers + 1
-    link = fitted[degree]
-    message_bytes = tokens * model.architecture.hidden * 2
+    architecture = model.architecture
+    _, link = _nearest_link(model.tensor_parallel, constants)
+    messages = 2 * architecture.layers + 1
+    if model.expert_groups > 1:
+        messages -= sum(group.layers for group in architecture.expert_ffn)
+    message_bytes = tokens * architecture.hidden * 2
     return messages * (steps * link.latency_seconds + message_bytes / link.bytes_per_second)
+
+
+def _all_to_all_seconds(model: ServedModel, tokens: float, steps: float, constants: StepConstants) -> float:
+    """Tokens to their experts and back in each layer, in 16 bit, where replicas hold the experts together.
+
+    An estimate: no all-to-all was measured. It is taken to have the latency of the part's all-reduce, and its
+    rate on the wire, where an all-reduce over n GPUs sends 2(n − 1)/n of its message. A token goes to each
+    rank at most once.
+    """
+    if model.expert_groups == 1:
+        return 0.0
+    architecture, ranks = model.architecture, model.expert_parallel
+    degree, link = _nearest_link(ranks, constants)
+    wire_bytes_per_second = link.bytes_per_second * 2 * (degree - 1) / degree
+    token_bytes = architecture.hidden * 2 * (ranks - 1) / ranks
+    sent_bytes = tokens / model.tensor_parallel * token_bytes
+    return sum(
+        2
+        * group.layers
+        * (steps * link.latency_seconds + sent_bytes * min(group.active, ranks) / wire_bytes_per_second)
+        for group in architecture.expert_ffn
+    )
+
+
+def _nearest_link(ranks: int, constants: StepConstants) -> tuple[int, AllReduce]:
+    """The all-reduce over so many GPUs, or the nearest number that was measured, with that number."""
+    fitted = constants.all_reduce or _PCIE
+    degree = min(fitted, key=lambda known: abs(known - ranks))
+    return degree, fitted[degree]

@@ -27,7 +27,7 @@ class TokenWork:
     decode_tokens: float = 0.0
     """Given to the users: with speculation several a sequence and step."""
     draft_tokens: float = 0.0
-    """Guessed by speculative decoding, to be verified by the model. What guessing them took is not in here."""
+    """Guessed by speculative decoding, and verified by the model. What guessing took is not in here."""
     accepted_tokens: float = 0.0
     """Of `decode_tokens`, those that had been guessed."""
     decode_steps: float = 0.0
@@ -50,7 +50,7 @@ class TokenWork:
 
     @property
     def sequence_steps(self) -> float:
-        """Sequences in each decoding step, summed over the steps: each gives one token that nobody guessed."""
+        """Sequences in each decoding step, summed over steps: each gives one token that nobody guessed."""
         return max(self.decode_tokens - self.accepted_tokens, 0.0)
 
     @property

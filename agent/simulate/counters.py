@@ -3,7 +3,8 @@
 * Prompt tokens are booked when a request gives its first token, cached ones in the total.
 * A step is counted only if it gave output. Its tokens are the computed prompt tokens of requests whose
   prefill ended with it, and the tokens it generated; what is computed again after a preemption is in neither.
-* One inter-token latency for each token that is not its request's first.
+* One inter-token latency for each token that is not its request's first; with speculation, where a step may
+  give a sequence several, one for each such step.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ class EngineCounters:
     prefix_cache_hits: int = 0
     num_preemptions: int = 0
     requests_length: int = 0
+
+    spec_decode_num_drafts: int = 0
+    """One for each sequence and step, however many tokens were guessed."""
+    spec_decode_num_draft_tokens: int = 0
+    spec_decode_num_accepted_tokens: int = 0
+    spec_decode_num_accepted_tokens_per_pos: list[int] = field(default_factory=list)
 
     iteration_tokens_total: Tally = field(default_factory=lambda: Tally(_STEP_TOKENS))
     time_to_first_token_seconds: Tally = field(default_factory=lambda: Tally(_TIME_TO_FIRST_TOKEN))

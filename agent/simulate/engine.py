@@ -14,7 +14,7 @@ from agent.simulate import scenario
 from agent.simulate.activity import KERNEL_KINDS, SIGNATURES, Kind
 from agent.simulate.arrivals import Arrivals, Request
 from agent.simulate.counters import EngineCounters
-from agent.simulate.decode_batch import DecodeBatch
+from agent.simulate.decode_batch import Batch, DecodeBatch, Gains, SpeculativeBatch
 from agent.simulate.parts import Part
 from agent.simulate.scenario import BLOCK_TOKENS
 from agent.simulate.step_times import load_step_times
@@ -38,6 +38,9 @@ class WorkDone:
     recomputed_tokens: int = 0
     """Of them, those computed for requests that had been preempted."""
     generation_tokens: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
+    """Guesses that were right; at the end of an answer a few of them were not given any more."""
     preemptions: int = 0
 
 
@@ -46,6 +49,8 @@ class _Step:
     """The step in flight."""
 
     decoding: int
+    """Sequences."""
+    gains: Gains
     chunks: list[tuple[Request, int]] = field(default_factory=list)
     """Requests in prefill, with the tokens of each that this step computes."""
 
@@ -65,7 +70,11 @@ class SimulatedEngine:
         start: float,
     ) -> None:
         self.spec = spec
-        self.counters = EngineCounters(max_model_len=spec.model.max_model_len)
+        self._speculation = spec.speculation
+        self.counters = EngineCounters(
+            max_model_len=spec.model.max_model_len,
+            spec_decode_num_accepted_tokens_per_pos=[0] * (spec.tokens_per_sequence - 1),
+        )
         self.work = work
         work.starts += 1
         self._timeline = timeline
@@ -78,7 +87,9 @@ class SimulatedEngine:
         self._waiting: deque[Request] = deque()
         self._running: dict[Request, None] = {}  # ordered by admission: the newest is preempted first
         self._prefilling: list[Request] = []
-        self._batch = DecodeBatch()
+        self._batch: Batch = DecodeBatch()
+        if spec.speculation:
+            self._batch = SpeculativeBatch(spec.speculation, seed=f"{seed}/guesses")
         self._usable_blocks = spec.num_gpu_blocks - 1  # one is the null block
         self._free_blocks = self._usable_blocks
         self._prefix_cached = False
@@ -107,12 +118,12 @@ class SimulatedEngine:
         self._waiting.extend(self._arrivals.until(at))
         preempted = self._make_room()
         self._free_blocks -= self._batch.blocks_needed()
-        self._batch.advance()
-        step = self._step = _Step(decoding=self._batch.size)
+        step = self._step = _Step(decoding=self._batch.size, gains=self._batch.advance())
         self._schedule_prefill(step, at, admit=not preempted)
         kernels = self._kernel_seconds(step)
         self.next_at = at + sum(kernels) + self.spec.host_gap_seconds
-        self._timeline.run(kernels, batch=step.decoding, start=at, in_flight_until=self.next_at)
+        tokens = step.decoding * self.spec.tokens_per_sequence
+        self._timeline.run(kernels, batch=tokens, start=at, in_flight_until=self.next_at)
 
     def _make_room(self) -> bool:
         """Preempt the newest requests until every other one has its block; says whether any had to go."""
@@ -135,7 +146,7 @@ class SimulatedEngine:
         return preempted
 
     def _schedule_prefill(self, step: _Step, at: float, *, admit: bool) -> None:
-        budget = self.spec.max_num_batched_tokens - step.decoding
+        budget = self.spec.max_num_batched_tokens - step.decoding * self.spec.tokens_per_sequence
         for request in self._prefilling:
             budget -= self._add_chunk(step, request, budget)
         while admit and budget > 0 and self._waiting and len(self._running) < self.spec.max_num_seqs:
@@ -175,7 +186,10 @@ class SimulatedEngine:
     def _kernel_seconds(self, step: _Step) -> list[float]:
         parts = []
         if step.decoding:
-            parts.append(self._times.decode(step.decoding, self._batch.kv_tokens))
+            tokens = step.decoding * self.spec.tokens_per_sequence
+            parts.append(self._times.decode(tokens, self._batch.kv_tokens))
+            if self._speculation:
+                parts[-1][Kind.DECODE_GEMM] += self._speculation.draft_seconds
         if step.chunks:
             chunks = ((request.kv_tokens, request.kv_tokens + tokens) for request, tokens in step.chunks)
             parts.append(self._times.prefill(chunks, alone=not step.decoding))
@@ -192,8 +206,9 @@ class SimulatedEngine:
             self.work.decode_steps += 1
             self.work.batch_sum += step.decoding
             self.work.context_sum += self._batch.kv_tokens
+            self._count_guesses(step)
         ended = self._batch.take_ended()
-        output_tokens, prompt_tokens = step.decoding, 0
+        output_tokens, prompt_tokens = step.gains.tokens, 0
         for request, tokens in step.chunks:
             request.kv_tokens += tokens
             self.work.prefill_tokens += tokens
@@ -220,6 +235,22 @@ class SimulatedEngine:
         self._step = None
         self._last_step_end = at
         self.next_at = at if self._running or self._waiting else max(at, self._arrivals.next_at)
+
+    def _count_guesses(self, step: _Step) -> None:
+        if not self._speculation:
+            return
+        counters, guessed, right = (
+            self.counters,
+            step.decoding * self._speculation.tokens,
+            step.gains.accepted,
+        )
+        counters.spec_decode_num_drafts += step.decoding
+        counters.spec_decode_num_draft_tokens += guessed
+        counters.spec_decode_num_accepted_tokens += sum(right)
+        by_place = counters.spec_decode_num_accepted_tokens_per_pos
+        by_place[:] = [total + more for total, more in zip(by_place, right, strict=True)]
+        self.work.draft_tokens += guessed
+        self.work.accepted_tokens += sum(right)
 
     def _give_token(self, request: Request, at: float) -> int:
         """The token at the end of a prefill; returns the prompt tokens that are booked with it."""

@@ -60,6 +60,19 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Speculation:
+    """Speculative decoding: tokens are guessed, and the model verifies them all in one step."""
+
+    tokens: int
+    """Guessed for each sequence in each step."""
+    acceptance_ratio: float
+    """How often a guess is right, if all before it in the step were."""
+    draft_seconds: float = 0.0
+    """In a step, of the kernels of a smaller model that guesses; it mostly reads its weights. Guesses found
+    in the prompt need none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """One engine core (one data-parallel rank); its tensor-parallel ranks are its GPUs."""
 
@@ -71,6 +84,12 @@ class Engine:
     max_num_batched_tokens: int = 2048
     host_gap_seconds: float = 0.0004
     """Between the end of a step's kernels and the next step's first: schedule, sample, detokenise."""
+    speculation: Speculation | None = None
+
+    @property
+    def tokens_per_sequence(self) -> int:
+        """Computed for each sequence that decodes, in each step."""
+        return 1 + (self.speculation.tokens if self.speculation else 0)
 
     def __post_init__(self) -> None:
         traffic = self.traffic
@@ -79,7 +98,7 @@ class Engine:
             raise ValueError(f"a request of {longest} tokens would wait forever for its KV blocks")
         if traffic.shared_prefix_tokens % BLOCK_TOKENS:
             raise ValueError(f"only whole blocks of {BLOCK_TOKENS} tokens are found in the cache")
-        if self.max_num_seqs >= self.max_num_batched_tokens:
+        if self.max_num_seqs * self.tokens_per_sequence >= self.max_num_batched_tokens:
             raise ValueError("a full batch would leave no tokens for prefill")
 
 

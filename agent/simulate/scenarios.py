@@ -12,6 +12,7 @@ from agent.simulate.scenario import (
     Outage,
     Scenario,
     Server,
+    Speculation,
     Traffic,
 )
 
@@ -58,6 +59,7 @@ def _server(
     num_gpu_blocks: int = BLOCKS_8B,
     max_num_seqs: int = 256,
     host_gap_seconds: float = 0.0004,
+    speculation: Speculation | None = None,
 ) -> Server:
     engine = Engine(
         model=LLAMA_8B,
@@ -66,6 +68,7 @@ def _server(
         num_gpu_blocks=num_gpu_blocks,
         max_num_seqs=max_num_seqs,
         host_gap_seconds=host_gap_seconds,
+        speculation=speculation,
     )
     return Server(engines=(engine,))
 
@@ -149,6 +152,18 @@ _OTHERS = (
         description="The same chat, and a host that takes 14 ms between steps: the GPU waits.",
         gpus=(Gpu(),),
         servers=(_server(0, CHAT, host_gap_seconds=0.014),),
+    ),
+    Scenario(
+        name="speculative-decoding",
+        description=(
+            "Chat with three tokens guessed ahead: one engine finds them in the prompt, the other has a "
+            "smaller model guess them, of which its page tells nothing. More tokens come than sequences run."
+        ),
+        gpus=(Gpu(), Gpu()),
+        servers=(
+            _server(0, CHAT, speculation=Speculation(tokens=3, acceptance_ratio=0.5)),
+            _server(1, CHAT, speculation=Speculation(tokens=3, acceptance_ratio=0.75, draft_seconds=0.0009)),
+        ),
     ),
     Scenario(
         name="interconnect",

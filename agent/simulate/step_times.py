@@ -69,16 +69,19 @@ class StepTimes:
     prefill_comm: Curve
     prefill_elementwise: Curve
 
-    def decode(self, batch: int, context_tokens: int) -> list[float]:
-        """One token for each of `batch` sequences that hold so many tokens between them."""
+    def decode(self, tokens: int, context_tokens: int) -> list[float]:
+        """So many tokens, of sequences that hold so many between them.
+
+        One for each sequence, or with speculation several, which share the reading of their cache.
+        """
         return [
-            self.decode_gemm(batch),
+            self.decode_gemm(tokens),
             self.decode_attention(context_tokens),
             0.0,
             0.0,
-            self.decode_comm(batch),
-            self.decode_elementwise(batch),
-            self.decode_gemm_latency(batch) + self.decode_attention_latency(context_tokens),
+            self.decode_comm(tokens),
+            self.decode_elementwise(tokens),
+            self.decode_gemm_latency(tokens) + self.decode_attention_latency(context_tokens),
         ]
 
     def prefill(self, chunks: Iterable[tuple[int, int]], *, alone: bool) -> list[float]:

@@ -127,6 +127,11 @@ _FAMILIES = (
     ),
 )
 
+_OF_SPECULATION = _plain(
+    "counter", *(f"spec_decode_num_{what}" for what in ("drafts", "draft_tokens", "accepted_tokens"))
+)
+"""On the page with speculation only."""
+
 
 class VllmPage(Collector):
     """`/metrics` of one server, from its start to its end."""
@@ -153,6 +158,9 @@ class VllmPage(Collector):
             start_time.add_sample(start_time.name, {}, self._started_unix_seconds)
             yield start_time
         yield from map(self._family, _FAMILIES)
+        if any(engine.spec.speculation for engine in self._engines):
+            yield from map(self._family, _OF_SPECULATION)
+            yield self._accepted_by_position()
         yield self._cache_config()
 
     def _family(self, family: _Family) -> Metric:
@@ -165,6 +173,15 @@ class VllmPage(Collector):
                 if family.label:
                     labels[family.label] = label_value
                 self._add(metric, labels, getattr(engine.counters, name) if name else 0)
+        return metric
+
+    def _accepted_by_position(self) -> Metric:
+        name = "spec_decode_num_accepted_tokens_per_pos"
+        metric = Metric(f"vllm:{name}", name.replace("_", " "), "counter")
+        for rank, engine in enumerate(self._engines):
+            labels = {"model_name": engine.spec.model.served_name, "engine": str(rank)}
+            for position, accepted in enumerate(getattr(engine.counters, name)):
+                self._add(metric, {**labels, "position": str(position)}, accepted)
         return metric
 
     def _add(self, metric: Metric, labels: dict[str, str], value: float | Tally) -> None:

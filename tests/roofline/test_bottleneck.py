@@ -203,3 +203,22 @@ def test_a_class_that_flickers_never_comes_into_force() -> None:
 def test_unknown_comes_and_goes_at_once() -> None:
     assert run((0, "compute"), (1, "unknown")).verdict.bottleneck == "unknown"
     assert run((0, "unknown"), (1, "host")).verdict.bottleneck == "host"
+
+
+# --- guessed tokens --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guessing", "unexplained", "expected"),
+    [(True, 0.6, "unknown"), (True, 0.3, "memory_bandwidth"), (False, 0.6, "memory_bandwidth")],
+    ids=["most of it is left over", "less than the largest share", "nothing is guessed"],
+)
+def test_what_guessing_may_have_taken_is_not_given_to_the_model(
+    guessing: bool, unexplained: float, expected: Bottleneck
+) -> None:
+    rest = 1 - unexplained
+    shares: dict[Component, float] = {**dict.fromkeys(COMPONENTS, 0.0), "unexplained": unexplained}
+    shares |= {"memory_bandwidth": 0.8 * rest, "kernel_latency": 0.2 * rest}
+    verdict = from_shares(shares, busy_ratio=1.0, detail="x", guessing=guessing)
+    assert verdict.bottleneck == expected
+    assert ("guesses tokens" in verdict.reason) == (expected == "unknown")

@@ -57,6 +57,45 @@ def test_parameters_are_the_published_ones(name: str) -> None:
         assert parts["attention"] == int(row["attn_params"])
 
 
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("tensor_parallel", [1, 4])
+def test_replicas_that_hold_the_experts_together_have_them_once(groups: int, tensor_parallel: int) -> None:
+    alone = served("DeepSeek-V3", tensor_parallel=tensor_parallel)
+    one = served("DeepSeek-V3", tensor_parallel=tensor_parallel, expert_parallel=tensor_parallel * groups)
+    assert one.expert_groups == groups
+    assert one.ranks == tensor_parallel, "the others are other engines"
+    experts = alone.architecture.parameters["experts"] * alone.bytes_per_weight("experts")
+    assert groups * one.weight_bytes == pytest.approx(groups * (alone.weight_bytes - experts) + experts)
+    # All of them together read the experts that all their tokens touch.
+    touched = one.step_weight_bytes(3) - one.step_weight_bytes(0)
+    assert one.step_weight_bytes(0) == alone.step_weight_bytes(0)
+    assert groups * touched == pytest.approx(alone.step_weight_bytes(3 * groups) - alone.step_weight_bytes(0))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expert", "ranks", "dealt", "groups"),
+    [(8, 8, 2, 2, 1), (8, 1, 2, 1, 1), (1, 8, 2, 16, 8), (4, 8, 8, 16, 2), (2, 2, 8, 2, 1)],
+)
+def test_on_other_ranks_as_many_replicas_hold_the_experts_together(
+    tensor: int, expert: int, ranks: int, dealt: int, groups: int
+) -> None:
+    model = served("DeepSeek-V3", tensor_parallel=tensor, expert_parallel=expert, pipeline_parallel=2)
+    other = model.over(ranks)
+    assert (other.tensor_parallel, other.expert_parallel, other.pipeline_parallel) == (ranks, dealt, 2)
+    assert other.expert_groups == groups == model.expert_groups
+    assert model.over(ranks, pipeline_parallel=1).pipeline_parallel == 1
+    assert model.over(tensor) == model
+
+
+def test_a_model_without_experts_is_held_by_each_replica_alone() -> None:
+    dense, dealt = served("llama-3.1-8b"), served("llama-3.1-8b", expert_parallel=8)
+    assert dealt.expert_groups == 1
+    assert (dealt.weight_bytes, dealt.step_weight_bytes(9)) == (
+        dense.weight_bytes,
+        dense.step_weight_bytes(9),
+    )
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_kv_cache_and_state_are_exactly_the_published_ones(name: str) -> None:
     model, row = served(name), PUBLISHED[name]

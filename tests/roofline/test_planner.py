@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from agent.errors import AgentError
 from agent.roofline.catalogue import find_config
-from agent.roofline.planner import Plan, Point, plan
+from agent.roofline.models import ServedModel
+from agent.roofline.planner import Phase, Plan, Point, plan
 from agent.roofline.simplified import PARAMETERS, cost_rows, decode_rows, differences
+from agent.roofline.step import attribute, constants_for
+from agent.roofline.workload import TokenWork, workload
 from agent.units import GIGA
 from tests.roofline.test_models import FACTS
 
@@ -186,7 +189,63 @@ def test_experts_divided_over_more_ranks_than_attention_copy_the_attention() -> 
     assert copied.weight_bytes > shared.weight_bytes
     # Each rank keeps the latent of its own sequences only, not of all of them.
     assert copied.kv_limited_batch > 4 * shared.kv_limited_batch
-    assert copied.step.interconnect == 0 < shared.step.interconnect
+    # Tokens travel to the experts of other ranks, where no rank has a part of every token.
+    assert 0 < copied.step.interconnect < shared.step.interconnect
+    assert any(note.startswith("how long tokens take to experts on 8 GPUs") for note in copied.notes)
+    assert not any("experts" in note for note in shared.notes)
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize(("tensor", "expert"), [(1, 1), (8, 1), (8, 8), (1, 8), (4, 8), (2, 32)])
+@pytest.mark.parametrize("model", ["deepseek-v3", "qwen3-30b-a3b"])
+def test_the_live_agent_divides_a_step_as_the_planner_does(
+    model: str, tensor: int, expert: int, phase: Phase
+) -> None:
+    """Of replicas that hold the experts together the agent sees one, with its part of the batch."""
+    each = planned(
+        model, "H200", tensor_parallel=tensor, expert_parallel=expert, phase=phase, batch=64, context=1000
+    )
+    groups = max(expert // tensor, 1)
+    ours = ServedModel(
+        name=model,
+        architecture=each.model.architecture,
+        weight_dtype=each.model.weight_dtype,
+        kv_dtype=each.model.kv_dtype,
+        part_dtypes=each.model.part_dtypes,
+        tensor_parallel=tensor,
+        expert_parallel=expert,
+    )
+    sequences = 64 / groups
+    tokens = {
+        "decode": TokenWork(decode_tokens=sequences, decode_context=1000, decode_steps=1),
+        "prefill": TokenWork(
+            prompts=sequences,
+            prefill_tokens=sequences * 1000,
+            prefill_logits=sequences,
+            prefill_only_steps=1,
+            prefill_only_ratio=1,
+        ),
+    }[phase]
+    step = each.step
+    live = attribute(
+        model=ours,
+        work=workload(ours, tokens),
+        tokens=tokens,
+        decode_step_seconds=step.expected,
+        window_seconds=1e3,
+        roof=each.roof,
+        constants=constants_for(each.spec.name, dtype=each.compute_dtype, moe=True),
+    )
+    assert {name: live.components[name] for name in step.parts} == pytest.approx(step.parts, abs=1e-9)
+    assert live.busy_seconds == pytest.approx(step.expected), "nothing is left for the host"
+
+
+def test_the_ridge_batch_is_of_all_replicas_that_hold_the_experts_together() -> None:
+    split: dict[str, Any] = {"gpu": "H200", "expert_parallel": 8, "context": 10, "weight_dtype": "bf16"}
+    ridge = planned("qwen3-30b-a3b", **split).ridge_batch
+    assert ridge is not None
+    there = planned("qwen3-30b-a3b", **split, batch=round(ridge))
+    assert there.arithmetic_intensity_flops_per_byte == pytest.approx(there.ridge_flops_per_byte, rel=1e-3)
 
 
 @pytest.mark.parametrize(("degree", "noted"), [(1, False), (2, False), (8, False), (16, True), (32, True)])

@@ -165,6 +165,89 @@ def test_collectives_are_seen_over_pcie() -> None:
     assert result.interconnect == max(result.components.values())
 
 
+def test_what_speculation_leaves_over_may_be_the_guessing_models_and_is_not_called_the_hosts() -> None:
+    plain = decoding(8, 1024, 1500)
+    guessed = replace(
+        plain, decode_tokens=2 * 8 * 1500.0, draft_tokens=3 * 8 * 1500, accepted_tokens=8 * 1500
+    )
+    alone, guessing = (
+        attributed(served("llama-3.1-8b"), tokens, step_seconds=0.0166) for tokens in (plain, guessed)
+    )
+    assert alone.host > 0.5 * alone.busy_seconds
+    assert alone.unexplained == guessing.host == 0
+    assert guessing.unexplained > 0.5 * guessing.busy_seconds
+    assert guessing.residual_ratio is not None
+    assert guessing.residual_ratio > 0, "the model is not wrong: the step is longer than it says"
+
+
+def test_all_tokens_of_a_guess_go_through_the_collectives() -> None:
+    model, batch = served("llama-3.1-70b", tensor_parallel=8), 32
+    plain, guessed = (
+        attributed(model, tokens, step_seconds=0.5, part="L40S")
+        for tokens in (
+            decoding(batch, 1024, 10),
+            replace(decoding(batch, 1024, 10), draft_tokens=3.0 * batch * 10),
+        )
+    )
+    link = constants_for("L40S").all_reduce[8]
+    more = 161 * 10 * (3 * batch * 8192 * 2) / link.bytes_per_second
+    assert guessed.interconnect - plain.interconnect == pytest.approx(more)
+
+
+# --- experts over several ranks ----------------------------------------------------------------------
+
+
+def test_experts_dealt_within_the_tensor_parallel_group_cost_the_same_collectives() -> None:
+    sliced, dealt = (
+        attributed(
+            served("Qwen3-235B-A22B", tensor_parallel=8, expert_parallel=ranks),
+            decoding(32, 1024, 100),
+            step_seconds=0.02,
+        )
+        for ranks in (1, 8)
+    )
+    assert sliced == dealt
+
+
+def test_experts_held_with_other_replicas_take_an_all_to_all_each_way_in_each_of_their_layers() -> None:
+    """DeepSeek-V3 with data-parallel attention over eight: no all-reduce is left, 58 layers have experts."""
+    model = served("DeepSeek-V3", expert_parallel=8)
+    result = attributed(model, decoding(16, 1024, 10), step_seconds=0.2, part="H200-SXM")
+    link = constants_for("H200-SXM").all_reduce[8]
+    sent_bytes = 16 * 8 * 7168 * 2 * 7 / 8  # tokens, experts each, width in 16 bit, those on other ranks
+    seconds = link.latency_seconds + sent_bytes / (link.bytes_per_second * 2 * 7 / 8)
+    assert result.interconnect == pytest.approx(10 * 2 * 58 * seconds)
+
+
+def test_a_token_goes_to_a_rank_once_for_all_its_experts_there() -> None:
+    """So over two GPUs half of the tokens travel, not four times as many."""
+    constants = constants_for("H200-SXM")
+    two = attributed(
+        served("DeepSeek-V3", expert_parallel=2), decoding(512, 1024, 10), step_seconds=1, part="H200-SXM"
+    )
+    link = constants.all_reduce[2]
+    seconds = link.latency_seconds + 512 * 7168 * 2 / link.bytes_per_second
+    assert two.interconnect == pytest.approx(10 * 2 * 58 * seconds)
+
+
+def test_replicas_of_several_ranks_keep_the_all_reduce_after_attention() -> None:
+    alone, together = (
+        attributed(
+            served("DeepSeek-V3", tensor_parallel=4, expert_parallel=ranks),
+            decoding(1, 1024, 10),
+            step_seconds=0.2,
+            part="H200-SXM",
+        ).interconnect
+        for ranks in (4, 8)
+    )
+    all_reduce, over_eight = (constants_for("H200-SXM").all_reduce[ranks] for ranks in (4, 8))
+    one = all_reduce.latency_seconds + 7168 * 2 / all_reduce.bytes_per_second
+    assert alone == pytest.approx(10 * (2 * 61 + 1) * one)
+    sent_bytes = 8 * 7168 * 2 * 7 / 8 / 4
+    travel = over_eight.latency_seconds + sent_bytes / (over_eight.bytes_per_second * 2 * 7 / 8)
+    assert together == pytest.approx(10 * ((2 * 61 + 1 - 58) * one + 2 * 58 * travel))
+
+
 AMOUNT = st.integers(min_value=0, max_value=10**6)
 
 
@@ -172,6 +255,8 @@ AMOUNT = st.integers(min_value=0, max_value=10**6)
     tokens=st.builds(
         TokenWork,
         decode_tokens=AMOUNT,
+        draft_tokens=AMOUNT,
+        accepted_tokens=AMOUNT,
         decode_context=AMOUNT,
         decode_steps=AMOUNT,
         prompts=AMOUNT,

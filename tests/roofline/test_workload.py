@@ -87,6 +87,8 @@ def test_a_step_that_carries_prefill_touches_more_experts() -> None:
 COUNTS = st.integers(min_value=0, max_value=10**9)
 EXTENSIVE = (
     "decode_tokens",
+    "draft_tokens",
+    "accepted_tokens",
     "decode_steps",
     "prompts",
     "prefill_tokens",
@@ -140,6 +142,95 @@ def test_tensor_parallel_ranks_share_the_same_work() -> None:
     work = decode_step(batch=32, context_tokens=1024)
     alone = served("llama-3.1-70b")
     assert workload(replace(alone, tensor_parallel=8), work).decode == workload(alone, work).decode
+
+
+# --- speculation -----------------------------------------------------------------------------------
+
+GUESSES = st.integers(min_value=0, max_value=15)
+SPECULATED = st.sampled_from(["llama-3.1-8b", "DeepSeek-V3", "gpt-oss-20b", "Qwen3.5-35B-A3B"])
+
+
+@given(name=SPECULATED, batch=st.integers(1, 512), guesses=GUESSES, context=st.integers(1, 100_000))
+def test_guesses_cost_what_as_many_sequences_cost_but_for_reading_their_cache(
+    name: str, batch: int, guesses: int, context: int
+) -> None:
+    model, tokens = served(name), 1 + guesses
+    verified = workload(
+        model, decode_step(batch=batch, context_tokens=context, tokens_per_sequence=tokens)
+    ).decode
+    apart = workload(model, decode_step(batch=batch * tokens, context_tokens=context)).decode
+    assert verified.flops == pytest.approx(apart.flops)
+    assert verified.weight_bytes == pytest.approx(apart.weight_bytes)
+    read_bytes = model.kv_bytes(context) + model.state_bytes
+    saved = apart.kv_cache_bytes - verified.kv_cache_bytes
+    assert saved == pytest.approx(batch * guesses * read_bytes, rel=1e-6, abs=1e-6 * apart.kv_cache_bytes)
+
+
+@given(
+    decoded=st.integers(1, 10**6),
+    right=st.floats(0, 1),
+    wrong=st.integers(0, 10**6),
+    steps=st.integers(1, 10**4),
+)
+def test_wrong_guesses_are_work_and_right_ones_save_reading(
+    decoded: int, right: float, wrong: int, steps: int
+) -> None:
+    plain = TokenWork(decode_tokens=decoded, decode_steps=steps, decode_context=1000)
+    accepted = right * decoded * 0.9
+    all_right = replace(plain, draft_tokens=accepted, accepted_tokens=accepted)
+    some_wrong = replace(all_right, draft_tokens=accepted + wrong)
+    model = served("llama-3.1-8b")
+    none, saving, wasting = (workload(model, work).decode for work in (plain, all_right, some_wrong))
+    # What was given is what was computed, as long as every guess is right.
+    assert saving.flops == pytest.approx(none.flops)
+    assert saving.kv_cache_bytes <= none.kv_cache_bytes * (1 + 1e-9)
+    assert wasting.flops == pytest.approx(none.flops * (1 + wrong / decoded))
+    assert wasting.kv_cache_bytes >= saving.kv_cache_bytes
+    assert wasting.weight_bytes == saving.weight_bytes == none.weight_bytes
+
+
+def test_guesses_touch_more_experts() -> None:
+    model = served("Mixtral-8x7B")
+    guessing = decode_step(batch=1, context_tokens=1000, tokens_per_sequence=4)
+    assert workload(model, guessing).decode.weight_bytes == model.step_weight_bytes(4)
+
+
+def test_without_decoding_sequences_a_token_stands_for_itself() -> None:
+    assert TokenWork().tokens_per_sequence_step == 1
+    late = TokenWork(draft_tokens=30, accepted_tokens=20)  # booked after the sequences were gone
+    assert (late.sequence_steps, late.verified_tokens, late.tokens_per_sequence_step) == (0, 30, 1)
+
+
+@pytest.mark.parametrize("name", ["Mixtral-8x7B", "Qwen3-30B-A3B", "DeepSeek-V3", "Llama-3.1-70B"])
+@pytest.mark.parametrize("tokens", [1, 2.5, 4, 8])
+def test_with_guesses_too_the_ridge_batch_has_the_ridge_as_its_intensity(name: str, tokens: float) -> None:
+    model = served(name)
+    batch = ridge_batch(model, ridge_flops_per_byte=295.3, context_tokens=32, tokens_per_sequence=tokens)
+    assert batch is not None
+    intensity = decode_intensity(model, batch=batch, context_tokens=32, tokens_per_sequence=tokens)
+    assert intensity == pytest.approx(295.3, rel=1e-3)
+
+
+@given(tokens=st.floats(1, 16), more=st.floats(0.01, 16), context=st.integers(1, 1000))
+def test_the_more_tokens_a_sequence_brings_the_fewer_sequences_reach_the_ridge(
+    tokens: float, more: float, context: int
+) -> None:
+    model = served("llama-3.1-70b")
+    few, many = (
+        ridge_batch(model, ridge_flops_per_byte=295.3, context_tokens=context, tokens_per_sequence=each)
+        for each in (tokens, tokens + more)
+    )
+    assert few is not None
+    assert many is not None
+    # Sequences read their cache once for all their tokens: it falls faster than the tokens rise.
+    assert many * (tokens + more) <= few * tokens * (1 + 1e-6)
+
+
+def test_guesses_lift_a_context_that_no_batch_could_lift_to_the_ridge() -> None:
+    model = served("llama-3.1-70b")
+    assert ridge_batch(model, ridge_flops_per_byte=295.3, context_tokens=8192) is None
+    assert max_decode_intensity(model, 8192, tokens_per_sequence=6) > 295.3
+    assert ridge_batch(model, ridge_flops_per_byte=295.3, context_tokens=8192, tokens_per_sequence=6)
 
 
 @given(

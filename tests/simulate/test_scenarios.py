@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 import agent.simulate
-from agent.simulate.scenario import Engine, Gpu, Lengths, Outage, Scenario, Server, Traffic
+from agent.simulate.scenario import (
+    Engine,
+    Gpu,
+    Lengths,
+    Outage,
+    Scenario,
+    Server,
+    Speculation,
+    Traffic,
+)
 from agent.simulate.scenarios import LLAMA_8B, SCENARIOS
 from tests.simulate.conftest import NodeFactory
 from tests.simulate.pages import page_of
@@ -81,6 +90,22 @@ def test_engines_that_share_a_gpu_each_get_their_turn(make_node: NodeFactory) ->
     assert first < 0.6 * alone.truth.work(0).generation_tokens
 
 
+def test_speculation_gives_more_tokens_a_step_than_sequences_and_pays_for_a_model_that_guesses(
+    make_node: NodeFactory,
+) -> None:
+    node, clock = make_node("speculative-decoding")
+    alone, alone_clock = make_node("memory-bound-decode")
+    clock.advance(60)
+    alone_clock.advance(60)
+    found, guessed, plain = node.truth.work(0), node.truth.work(1), alone.truth.work(0)
+    assert found.generation_tokens > 1.5 * plain.generation_tokens
+    for work in (found, guessed):
+        assert work.draft_tokens == 3 * work.batch_sum
+        assert work.batch_sum < work.generation_tokens <= work.batch_sum + work.accepted_tokens + 6 * 60
+    assert guessed.accepted_tokens / guessed.draft_tokens > found.accepted_tokens / found.draft_tokens
+    assert plain.steps > found.steps > guessed.steps
+
+
 ENGINE = Engine(model=LLAMA_8B, gpus=(0,), traffic=Traffic(), num_gpu_blocks=100)
 
 
@@ -90,6 +115,10 @@ ENGINE = Engine(model=LLAMA_8B, gpus=(0,), traffic=Traffic(), num_gpu_blocks=100
         ({"traffic": Traffic(prompt=Lengths(low=1, high=2000))}, "wait forever"),
         ({"traffic": Traffic(shared_prefix_tokens=100)}, "whole blocks"),
         ({"max_num_seqs": 4096}, "no tokens for prefill"),
+        (
+            {"max_num_seqs": 600, "speculation": Speculation(tokens=3, acceptance_ratio=0.5)},
+            "no tokens for prefill",
+        ),
     ],
 )
 def test_an_engine_that_could_not_run_is_refused(change: dict[str, object], problem: str) -> None:

@@ -24,6 +24,7 @@ TRUE_CLASSES: dict[str, list[tuple[int, float, float, str]]] = {
     "sparse-prefill": [(0, 20, 50, "compute")],
     "mixed": [(0, 20, 50, "memory_bandwidth")],
     "host-bound": [(0, 20, 50, "host")],
+    "speculative-decoding": [(0, 20, 50, "memory_bandwidth"), (1, 20, 50, "memory_bandwidth")],
     "interconnect": [(gpu, 20, 50, "interconnect") for gpu in range(8)],
     "kernel-latency": [(gpu, 20, 50, "kernel_latency") for gpu in range(8)],
     "kv-nearly-full": [(0, 20, 50, "memory_bandwidth")],

@@ -123,6 +123,35 @@ def test_the_same_seed_gives_the_same_page_whoever_looked_in_between(make_node: 
     assert page != other.servers[0].answer("/metrics")
 
 
+@pytest.mark.parametrize("server", [0, 1])
+def test_of_speculation_a_page_shows_guesses_and_one_latency_for_all_tokens_of_a_step(
+    make_node: NodeFactory, server: int
+) -> None:
+    node, clock = make_node("speculative-decoding")
+    clock.advance(60)
+    page, work = page_of(node, server), node.truth.work(server)
+    assert page["spec_decode_num_drafts_total"] == page["inter_token_latency_seconds_count"] == work.batch_sum
+    assert page["spec_decode_num_draft_tokens_total"] == work.draft_tokens == 3 * work.batch_sum
+    accepted = page["spec_decode_num_accepted_tokens_total"]
+    by_place = [
+        page.labelled("spec_decode_num_accepted_tokens_per_pos_total", position=str(place))
+        for place in range(3)
+    ]
+    assert sum(by_place) == accepted == work.accepted_tokens
+    first_tokens, generated = page["time_to_first_token_seconds_count"], page["generation_tokens_total"]
+    assert generated == work.generation_tokens
+    # Right guesses beyond the end of an answer are counted, and given to nobody.
+    beyond = work.batch_sum + accepted + first_tokens - generated
+    assert 0 <= beyond <= 2 * first_tokens
+    computed = page.labelled("prompt_tokens_by_source_total", source="local_compute")
+    assert page["iteration_tokens_total_sum"] == computed + generated
+
+
+def test_without_speculation_a_page_shows_none_of_its_families(make_node: NodeFactory) -> None:
+    page = page_of(make_node("memory-bound-decode")[0])
+    assert not any("spec_decode" in family.name for family in page.families)
+
+
 def test_names_and_labels_are_those_of_a_recorded_page(make_node: NodeFactory) -> None:
     node, clock = make_node("mixed")
     clock.advance(10)
