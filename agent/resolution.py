@@ -107,7 +107,7 @@ def _weight_dtype(
     """The checkpoint's, unless the configuration says otherwise or the engine converts it as it loads it."""
     if configured.weight_dtype is not None and (named := find_dtype(configured.weight_dtype)) is not None:
         return named
-    method = (said.weight_dtype or "auto").lower()
+    method = (said.weight_dtype or "auto").lower().removeprefix("torch.")
     if quantization.weights is not BF16 or method in NOT_QUANTIZED:
         return quantization.weights
     named = find_dtype(method)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from agent.engines.base import EngineDefinition
 from agent.engines.dynamo import DYNAMO
+from agent.engines.lmdeploy import LMDEPLOY
 from agent.engines.ray import RAY
 from agent.engines.sglang import SGLANG
+from agent.engines.tgi import TGI
 from agent.engines.triton import TRITON
 from agent.engines.trtllm import TRTLLM
 from agent.engines.vllm import VLLM
 
-ENGINES: tuple[EngineDefinition, ...] = (DYNAMO, RAY, VLLM, SGLANG, TRTLLM, TRITON)
+ENGINES: tuple[EngineDefinition, ...] = (DYNAMO, RAY, VLLM, SGLANG, TRTLLM, LMDEPLOY, TGI, TRITON)
