@@ -394,6 +394,8 @@ class EngineReading:
     requests_running: float | None = None
     requests_waiting: float | None = None
     kv_used_ratio: float | None = None
+    kv_held_tokens: float | None = None
+    """What its running requests hold of the cache, where that is told by itself."""
     kv_capacity_tokens: float | None = None
     kv_block_tokens: int | None = None
     kv_dtype: str | None = None

@@ -279,8 +279,11 @@ def _held_tokens(readings: list[EngineReading]) -> float | None:
     """Tokens in the KV cache a running request, without the half block that each wastes at its end."""
     held = running = 0.0
     for reading in readings:
-        if reading.requests_running and reading.kv_used_ratio and reading.kv_capacity_tokens:
-            held += reading.kv_used_ratio * reading.kv_capacity_tokens
+        tokens = reading.kv_held_tokens
+        if tokens is None and reading.kv_used_ratio and reading.kv_capacity_tokens:
+            tokens = reading.kv_used_ratio * reading.kv_capacity_tokens
+        if reading.requests_running and tokens:
+            held += tokens
             running += reading.requests_running
     if running == 0:
         return None

@@ -15,6 +15,7 @@ from agent.discovery.kubernetes import ApiServer, KubernetesSource
 from agent.discovery.pods import PodCredential, PodRules, parse_selector
 from agent.discovery.processes import ProcessSource
 from agent.discovery.sockets import load_local_addresses
+from agent.engines.gguf import load_gguf_config
 from agent.engines.registry import ENGINES
 from agent.engines.source import EngineSource
 from agent.model_files import load_config_json
@@ -135,7 +136,7 @@ class Wiring:
         settings = self.configuration.discovery
         if not settings.processes.enabled:
             return None
-        return self.finder(ProcessSource(gpu_processes=gpu_processes))
+        return self.finder(ProcessSource(gpu_processes=gpu_processes, loaders={".gguf": load_gguf_config}))
 
     def kubernetes(self) -> KubernetesSource | None:
         """Who looks for servers by their pods."""

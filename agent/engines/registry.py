@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from agent.engines.base import EngineDefinition
 from agent.engines.dynamo import DYNAMO
+from agent.engines.llamacpp import LLAMACPP
 from agent.engines.lmdeploy import LMDEPLOY
 from agent.engines.ray import RAY
 from agent.engines.sglang import SGLANG
@@ -16,4 +17,4 @@ from agent.engines.triton import TRITON
 from agent.engines.trtllm import TRTLLM
 from agent.engines.vllm import VLLM
 
-ENGINES: tuple[EngineDefinition, ...] = (DYNAMO, RAY, VLLM, SGLANG, TRTLLM, LMDEPLOY, TGI, TRITON)
+ENGINES: tuple[EngineDefinition, ...] = (DYNAMO, RAY, VLLM, SGLANG, TRTLLM, LMDEPLOY, LLAMACPP, TGI, TRITON)

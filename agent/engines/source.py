@@ -205,6 +205,7 @@ GAUGES = (
     "requests_waiting",
     "requests_in_flight",
     "kv_used_ratio",
+    "kv_held_tokens",
     "kv_capacity_tokens",
     "last_step_seconds",
 )

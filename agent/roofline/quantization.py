@@ -150,6 +150,15 @@ def _bitsandbytes(given: Config) -> Quantization:
     return Quantization(weights=replace(_named("int8"), compute="bf16"))
 
 
+def _gguf(given: Config) -> Quantization:
+    """Blocks of several widths, widened to 16 bit: one mean over all, the head among them."""
+    bits = given.get("bits_per_weight")
+    if isinstance(bits, bool) or not isinstance(bits, int | float) or not 1 <= bits <= 32:
+        raise UnknownModelError("GGUF weights of an unknown width")
+    dtype = Dtype(name=str(given.get("format") or "gguf"), bytes_per_weight=bits / 8, compute="bf16")
+    return Quantization(weights=dtype, parts={"head": dtype})
+
+
 METHODS: Mapping[str, Callable[[Config], Quantization]] = {
     "fp8": _fp8,
     "fbgemm_fp8": _fp8,
@@ -160,4 +169,5 @@ METHODS: Mapping[str, Callable[[Config], Quantization]] = {
     "modelopt": _modelopt,
     "modelopt_fp4": _modelopt,
     "bitsandbytes": _bitsandbytes,
+    "gguf": _gguf,
 }

@@ -95,3 +95,17 @@ def test_what_is_not_known_is_refused_with_the_reason(given: dict[str, Any], sai
 def test_the_dtype_of_an_unquantized_checkpoint_is_its_own() -> None:
     assert parse_quantization({"torch_dtype": "float16"}).weights.name == "bf16"
     assert parse_quantization({"dtype": "float32"}).weights.name == "fp32"
+
+
+def test_blocks_of_several_widths_are_one_mean_with_the_head() -> None:
+    given = {"quant_method": "gguf", "format": "q4_k", "bits_per_weight": 4.83}
+    quantization = parse_quantization({"quantization_config": given})
+    assert quantization.weights.bytes_per_weight == pytest.approx(0.604, abs=1e-3)
+    assert quantization.parts["head"] is quantization.weights
+    assert quantization.weights.compute == "bf16"
+
+
+@pytest.mark.parametrize("bits", [None, 0, 64, "4", True, float("nan")])
+def test_blocks_of_no_known_width_are_unknown(bits: object) -> None:
+    with pytest.raises(UnknownModelError, match="unknown width"):
+        parse_quantization({"quantization_config": {"quant_method": "gguf", "bits_per_weight": bits}})
