@@ -31,7 +31,7 @@ with_gpus = pytest.mark.parametrize(
 
 
 def nvml(assessment: Assessment) -> SourceState[NodeReading]:
-    (state,) = assessment.sources
+    (state,) = (state for state in assessment.sources if state.name == "nvml")
     return state
 
 

@@ -32,7 +32,7 @@ class ServerArguments:
     port: int | None
     """Of its page of metrics, told or its engine's default; `None`: without being told it has no page."""
     only_there: bool = False
-    """It has its page on that port or nowhere; else, what it listens on is what serves the page."""
+    """It has its page on that port or nowhere; else a file that is not read may name another."""
     host: str | None = None
     uds: str | None = None
     """The Unix socket on which it serves instead of a port."""
@@ -60,8 +60,6 @@ class Dialect:
     """Words that, coming next, make it start something else."""
     port: int | None
     """By default."""
-    only_there: bool = False
-    """As of `ServerArguments`."""
     options: Mapping[str, str]
     """Flags with a value, and the fields they fill."""
     several: frozenset[str] = frozenset()
@@ -232,7 +230,6 @@ TRITON = Dialect(
     engine="triton",
     commands=(("tritonserver",),),
     port=8002,
-    only_there=True,
     # Its repository may hold many models, so it is none of them.
     options=_flags({"--metrics-port": "port", "--metrics-address": "host"}),
 )
@@ -309,7 +306,6 @@ DYNAMO = (
         engine="dynamo",
         commands=(("dynamo.vllm",),),
         port=None,
-        only_there=True,
         options=_VLLM_MODEL_OPTIONS,
         several=frozenset({"--served-model-name"}),
         switches=_VLLM_SWITCHES,
@@ -320,7 +316,6 @@ DYNAMO = (
         engine="dynamo",
         commands=(("dynamo.sglang",),),
         port=None,
-        only_there=True,
         options=_SGLANG_MODEL_OPTIONS,
         variables=_DYNAMO_PORT,
         defaults=ONE_RANK | {"expert_parallel": 1},
@@ -330,7 +325,6 @@ DYNAMO = (
         engine="dynamo",
         commands=(("dynamo.trtllm",),),
         port=None,
-        only_there=True,
         options=_TRTLLM_MODEL_OPTIONS | {"--model-path": "model", "--model": "model"},
         variables=_DYNAMO_PORT,
     ),
@@ -341,7 +335,6 @@ RAY = Dialect(
     # The node's manager: it was told the port of the one page, and all workers are its children.
     commands=(("raylet",),),
     port=None,
-    only_there=True,
     options={"--metrics-export-port": "port", "--node-ip-address": "host"},
 )
 
@@ -350,6 +343,12 @@ DIALECTS: tuple[Dialect, ...] = (
     *DYNAMO,
     RAY,
 )
+
+COMMANDS: Mapping[str, Sequence[tuple[tuple[str, ...], Dialect]]] = {
+    name: [(words, dialect) for dialect in DIALECTS for words in dialect.commands if words[0] == name]
+    for name in {words[0] for dialect in DIALECTS for words in dialect.commands}
+}
+"""All commands, by their first word."""
 
 VARIABLES: frozenset[str] = frozenset[str]().union(*(dialect.variables for dialect in DIALECTS))
 """All that is looked at of a server's environment to know what it was told."""
@@ -383,18 +382,14 @@ def parse_arguments(argv: Sequence[str], environ: Mapping[str, str] | None = Non
     command = unwrap(argv)
     if not command:
         return None
-    for dialect in DIALECTS:
-        for words in dialect.commands:
-            if _starts(command, words):
-                rest = command[len(words) :]
-                if rest and rest[0] in dialect.other_commands:
-                    return None
+    for name in _names(command[0]):
+        for words, dialect in COMMANDS.get(name, ()):
+            rest = command[len(words) :]
+            if tuple(command[1 : len(words)]) == words[1:] and not dialect.other_commands.intersection(
+                rest[:1]
+            ):
                 return _interpret(dialect, rest, environ or {})
     return None
-
-
-def _starts(command: Sequence[str], words: Sequence[str]) -> bool:
-    return _is_program(command[0], words[0]) and tuple(command[1 : len(words)]) == tuple(words[1:])
 
 
 INTERPRETER = re.compile(r"(python|pypy)[0-9.]*t?")
@@ -431,12 +426,15 @@ def _base_name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
-def _is_program(word: str, name: str) -> bool:
-    """Whether it is that program or module, however it is reached."""
-    if word == name or _base_name(word) == name:
-        return True
-    # A module that is run by its file.
-    return "." in name and word.endswith(f"{name.replace('.', '/')}.py")
+def _names(word: str) -> Iterator[str]:
+    """What a program or module may be called that is reached by this word."""
+    yield word
+    yield _base_name(word)
+    if word.endswith(".py"):  # a module that is run by its file
+        *_, fourth, third, second, first = ("", "", "", *word.removesuffix(".py").split("/"))
+        yield f"{second}.{first}"
+        yield f"{third}.{second}.{first}"
+        yield f"{fourth}.{third}.{second}.{first}"
 
 
 def _interpret(dialect: Dialect, words: Sequence[str], environ: Mapping[str, str]) -> ServerArguments:
@@ -444,17 +442,14 @@ def _interpret(dialect: Dialect, words: Sequence[str], environ: Mapping[str, str
         name: (environ[variable],) for variable, name in dialect.variables.items() if environ.get(variable)
     }
     said = _Said(dialect, from_environment | _scan(dialect, words))
-    host = said.text("host")
+    host, uds = said.text("host"), said.text("uds")
     if host is not None and host.endswith(".sock"):  # llama.cpp's way to name a socket
-        return _arguments(dialect, said, host=None, uds=host)
-    return _arguments(dialect, said, host=host, uds=said.text("uds"))
-
-
-def _arguments(dialect: Dialect, said: _Said, *, host: str | None, uds: str | None) -> ServerArguments:
+        host, uds = None, host
+    port, arguments_file = said.number("port", MAX_PORT), said.text("arguments_file")
     return ServerArguments(
         engine=dialect.engine,
-        port=said.number("port", MAX_PORT) or dialect.port,
-        only_there=dialect.only_there,
+        port=port or dialect.port,
+        only_there=port is not None or arguments_file is None or dialect.port is None,
         host=host,
         uds=uds,
         tls=said.given("tls"),
@@ -462,7 +457,7 @@ def _arguments(dialect: Dialect, said: _Said, *, host: str | None, uds: str | No
         facts=_facts(dialect, said),
         config_path=said.text("config_path"),
         download_dir=said.text("download_dir"),
-        arguments_file=said.text("arguments_file"),
+        arguments_file=arguments_file,
         headless=said.given("headless"),
     )
 
@@ -520,9 +515,8 @@ def _scan(dialect: Dialect, words: Sequence[str]) -> dict[str, tuple[str, ...]]:
         flag, equals, value = _flag(words[position])
         position += 1
         if not flag:
-            if may_be_bare and dialect.bare is not None and dialect.bare not in said:
-                said[dialect.bare] = (value,)
-            may_be_bare = False
+            if may_be_bare and dialect.bare is not None:
+                said.setdefault(dialect.bare, (value,))
         elif flag in dialect.options:
             values = (value,) if equals else tuple(_values(words, position, several=flag in dialect.several))
             position += 0 if equals else len(values)

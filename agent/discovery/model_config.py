@@ -25,6 +25,8 @@ from agent.model_files import load_config_json
 
 CONFIG_JSON = "config.json"
 ORIGIN = "process"
+ONE_FILE = ".gguf"
+"""How a model ends that has its architecture in the file of its weights."""
 MAX_STEPS = 256
 """On the way to one file, the links on it and what they lead over included."""
 
@@ -57,10 +59,13 @@ def find_model_config(
     """The architecture of the model that a process calls `path`: a directory, or a name on a hub.
 
     `root` is ``/proc/PID/root``; `cwd` and `environ` are the process's, `None` where they cannot be read.
-    `loaders`, by suffix, read models that are one file.
+    `loaders`, by suffix, read models that are one file; without its loader such a one is no problem, as its
+    engine tells itself what is in it.
     """
     loader = (loaders or {}).get(PurePosixPath(path).suffix)
     in_place = _absolute(path, cwd)
+    if loader is None and path.endswith(ONE_FILE):
+        return FoundConfig()
     if loader is not None:
         places = iter([in_place])
     elif not HUB_NAME.fullmatch(path):
@@ -78,7 +83,8 @@ def find_model_config(
             problem = problem or f"cannot be read: {error.strerror}"
         except ValueError as error:
             problem = problem or str(error)
-    return FoundConfig(problem=f"its {CONFIG_JSON}: {problem or _absence(in_place, environ)}")
+    file = CONFIG_JSON if loader is None else "model file"
+    return FoundConfig(problem=f"its {file}: {problem or _absence(in_place, environ)}")
 
 
 def _absence(in_place: str | None, environ: Mapping[str, str] | None) -> str:
@@ -86,7 +92,7 @@ def _absence(in_place: str | None, environ: Mapping[str, str] | None) -> str:
         return "its environment, which says where models are cached, cannot be read"
     if in_place is None:
         return "its path is relative, and its working directory cannot be read"
-    return "neither in a directory of the model's name nor in its cache of models"
+    return "neither where the model's name says nor in its cache of models"
 
 
 def _load(root: Path, place: str, loader: Loader) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent.discovery.arguments import ServerArguments, parse_arguments, parse_command_line, unwrap
 
+PAGE_BYTES = 4096
 MAX_TEXT = 2**18
 """Bytes of a command line or an environment."""
 LOOKS = 6
@@ -88,7 +89,7 @@ class ProcessTable:
         before = self._looks.get(pid)
         if before is not None and before.inode == inode and not self._is_due(before):
             return before
-        process = load_process(self._proc / str(pid), pid)
+        process = load_process(f"{self._proc}/{pid}", pid)
         if process is None:
             return None
         known = before is not None and before.process.started_ticks == process.started_ticks
@@ -100,11 +101,11 @@ class ProcessTable:
         return look.process.of_interest or age == 1 or (age + look.process.pid) % LOOKS == 0
 
 
-def load_process(directory: Path, pid: int) -> Process | None:
+def load_process(directory: str | Path, pid: int) -> Process | None:
     """The process of that directory of ``/proc``; `None` if it is gone."""
     try:
-        state, parent, started_ticks = parse_stat(read_bytes(directory / "stat"))
-        argv = () if state in "ZX" else parse_command_line(read_bytes(directory / "cmdline"))
+        state, parent, started_ticks = parse_stat(read_bytes(f"{directory}/stat"))
+        argv = () if state in "ZX" else parse_command_line(read_bytes(f"{directory}/cmdline"))
     except (OSError, ValueError):
         return None
     # The kernel's own threads have no command line, and what has ended has none any more.
@@ -127,11 +128,13 @@ def parse_stat(text: bytes) -> tuple[str, int, int]:
     return columns[0].decode("ascii", "replace"), int(columns[1]), int(columns[19])
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     """What a file of ``/proc`` says, its first quarter of a MiB. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, MAX_TEXT)
+        text = os.read(descriptor, PAGE_BYTES)
+        # Few are longer, and room for a long one costs more than the reading.
+        return text if len(text) < PAGE_BYTES else text + os.read(descriptor, MAX_TEXT)
     finally:
         os.close(descriptor)
 

@@ -46,6 +46,8 @@ from agent.readings import Discovery, FoundServer, PodContainer
 MAX_SERVERS = 64
 HOST_PID_NAMESPACE = "pid:[4026531836]"
 """The number is the kernel's own, the same on every machine."""
+INIT = 1
+"""The process that is always there to be seen, if those of others are."""
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 WANTED_VARIABLES = VARIABLES | {*CACHE_VARIABLES, VISIBLE_GPUS}
 
@@ -58,14 +60,18 @@ UNMATCHED = (
     "needs hostPID, or the agent as a service of the host"
 )
 HIDDEN = (
-    "{count} of the serving processes belong to other users and can be seen from outside only, so their ports "
+    "{count} of the serving processes belong to other users and can be seen from outside only: their ports "
     "are as told, and neither their environment nor their config.json can be read: that needs SYS_PTRACE"
+)
+HIDEPID = (
+    "the processes of other users are hidden altogether, by the option hidepid of /proc: it takes a mount "
+    "without it, or SYS_PTRACE"
 )
 LEFT_OUT = "{count} more serving processes are left out: {most} are the most"
 ON_SOCKET = "it serves on a Unix socket, which is not read"
 NO_PAGE = "it was told no port for a page of metrics, so it has none"
 SILENT = "it listens on no port yet"
-UNCERTAIN = "it does not listen on port {port}, and which of those that it listens on is right is not known"
+UNCERTAIN = "it does not listen on port {port} yet, and of those on which it does none is known to be right"
 SHUT = "what it listens on cannot be seen"
 UNREACHABLE = "it listens where only its own container can reach it"
 """Why a server that runs is not reported."""
@@ -163,6 +169,7 @@ def choose_listener(
         return next((one for one in told if str(one[1].address) == arguments.host), told[0])
     if not held:
         raise _UnseenError(SILENT)
+    # While it starts, the only one may be that on which its ranks meet.
     if arguments.only_there or len({listener.port for _, listener in held}) > 1:
         raise _UnseenError(UNCERTAIN.format(port=arguments.port))
     return held[0]
@@ -225,6 +232,8 @@ class ProcessSource:
             if self._runs(tree.top):
                 servers += [server] if server is not None else []
                 notes += [f"{tree.engine}, process {tree.top.pid}: {problem}"] if problem is not None else []
+        if INIT not in processes:
+            notes.append(HIDEPID)
         hidden = sum(known.environ is None for known in self._known.values())
         if hidden:
             notes.append(HIDDEN.format(count=hidden))
@@ -382,7 +391,7 @@ class ProcessSource:
         if visible is None:
             return uuids
         # In a container a number counts what it was given, and on a node with MIG it counts otherwise.
-        mounts = {_read_link(self._proc / pid / "ns" / "mnt") for pid in (str(top.pid), "1")}
+        mounts = {_read_link(self._proc / pid / "ns" / "mnt") for pid in (str(top.pid), str(INIT))}
         numbered = None not in mounts and len(mounts) == 1 and all(u.startswith("GPU-") for u in gpus.uuids)
         return order_gpus(uuids, visible, gpus.uuids if numbered else ())
 
