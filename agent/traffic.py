@@ -92,7 +92,8 @@ class Traffic:
         return cls(
             work=TokenWork(
                 decode_tokens=sequences + accepted,
-                draft_tokens=counts.draft_tokens or 0.0,
+                # TGI counts those that were right alone.
+                draft_tokens=max(counts.draft_tokens or 0.0, accepted),
                 accepted_tokens=accepted,
                 decode_steps=decode_steps,
                 decode_context=context or 0.0,

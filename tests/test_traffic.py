@@ -159,7 +159,7 @@ def seen_by(window: EngineWindow, **counts: float | None) -> Traffic:
 
 
 def test_steps_counted_by_phase_and_timed_by_the_engine_are_taken_so() -> None:
-    """As TGI: forward passes by method, tokens only when a request ends."""
+    """As TGI before 1.4: forward passes by method, tokens only when a request ends."""
     tgi = replace(WINDOW, running_mean=6.0, running_ratio=0.75, tokens_at_end=True, held_tokens_mean=None)
     seen = seen_by(
         tgi,

@@ -15,7 +15,6 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -113,7 +112,7 @@ class Tensor:
         return None if self.format is None else self.elements // self.format.elements * self.format.bytes
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GgufHeader:
     """What a header says, without long texts, and without arrays longer than a model has layers."""
 
@@ -127,30 +126,37 @@ class GgufHeader:
         """All tensors of the model are in this file, not in others beside it."""
         return self.metadata.get("split.count", 1) in (0, 1)
 
-    @cached_property
+    @property
     def parameters(self) -> int | None:
         """Of the whole model; `None` where this file is a part of it."""
         return sum(tensor.elements for tensor in self.tensors.values()) if self.is_whole else None
 
-    @cached_property
+    @property
     def weight_bytes(self) -> int | None:
         """Of the whole model; `None` where this file is a part of it, or a format is not known."""
-        sizes = [tensor.bytes for tensor in self.tensors.values()]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if self.is_whole and len(known) == len(sizes) else None
+        sizes = self._sizes()
+        return sum(sizes) if self.is_whole and sizes is not None else None
 
     @property
     def bits_per_weight(self) -> float | None:
-        """The mean over all tensors, with their scales."""
-        return 8 * self.weight_bytes / self.parameters if self.weight_bytes and self.parameters else None
+        """The mean over the tensors of this file, with their scales; `None` where a format is not known."""
+        elements = sum(tensor.elements for tensor in self.tensors.values())
+        sizes = self._sizes()
+        return 8 * sum(sizes) / elements if elements and sizes is not None else None
 
-    @cached_property
+    @property
     def weight_format(self) -> str | None:
         """In which most of the weights are."""
         counts: Counter[str] = Counter()
         for tensor in self.tensors.values():
             counts[tensor.format.name if tensor.format else ""] += tensor.elements
         return max(counts, key=lambda name: counts[name], default="") or None
+
+    def _sizes(self) -> list[int] | None:
+        """Of the tensors of this file, in bytes; `None` where a format is not known."""
+        sizes = [tensor.bytes for tensor in self.tensors.values()]
+        known = [size for size in sizes if size is not None]
+        return known if len(known) == len(sizes) else None
 
 
 # --- reading -----------------------------------------------------------------------------------------
@@ -415,11 +421,11 @@ def _seen_in_tensors(header: GgufHeader) -> dict[str, Any]:
 
 
 def _quantization(header: GgufHeader) -> dict[str, Any]:
-    """Its dtype; of blocks, which files mix in several widths, the mean."""
-    name, bits = header.weight_format, header.bits_per_weight
-    if name is None or bits is None:
+    """Its dtype; of blocks, which files mix in several widths, the mean, where all of them are known."""
+    if not header.tensors:
         return {}
-    if name.startswith(("float", "bfloat")):
+    name, bits = header.weight_format, header.bits_per_weight
+    if name in ("float16", "bfloat16", "float32"):
         return {"torch_dtype": name}
     return {"quantization_config": {"quant_method": "gguf", "format": name, "bits_per_weight": bits}}
 

@@ -72,6 +72,7 @@ ADVICE: Mapping[str, str] = {
     "redirect": "it redirects (HTTP {status}), which is not followed; give the final URL",
     "http_status": "HTTP {status}; {hint}",
     "too_large": "more than {bytes} bytes or {lines} lines; is this a page of metrics?",
+    "empty": "the page is empty; has the server had a request yet, and are its metrics switched on?",
     "malformed": "the answer is not a page of metrics; is the URL right?",
 }
 """Every reason for which a page can fail, and what to say and ask."""
@@ -353,6 +354,8 @@ class PageParser:
             if math.isfinite(number):
                 families.setdefault(series.name, []).append(Sample(series.labels, number))
         self._known = seen
+        if not body.strip():
+            raise _failure(self._subject, "empty", self._limits)
         if not families and (malformed or not any(map(_SAMPLE_LINE.match, lines))):
             raise _failure(self._subject, "malformed", self._limits)
         return Page(families=families, malformed_lines=malformed)

@@ -402,7 +402,6 @@ def test_text_that_is_not_utf_8_spoils_only_its_own_label() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(b"", id="empty"),
         pytest.param(b"# HELP a b\n# TYPE a gauge\n", id="comments only"),
         pytest.param(b"<!doctype html>\n<html><body>metrics 1</body></html>\n", id="HTML"),
         pytest.param(b'{"status": "ok",\n "a": 1}\n', id="JSON"),
@@ -415,6 +414,14 @@ def test_what_is_no_page_of_metrics_is_malformed(body: bytes) -> None:
     with pytest.raises(SourceError, match="is the URL right") as raised:
         parse_page(body, {"a"})
     assert raised.value.reason == "malformed"
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b" \r\n\n"])
+def test_a_page_with_nothing_on_it_is_said_to_be_empty(body: bytes) -> None:
+    """As TGI's is before its first request."""
+    with pytest.raises(SourceError, match="has the server had a request yet") as raised:
+        parse_page(body, {"a"})
+    assert raised.value.reason == "empty"
 
 
 def test_a_page_without_wanted_samples_is_a_page() -> None:
