@@ -217,7 +217,15 @@ class ApiClient:
         family, kind, protocol, _, address = socket.getaddrinfo(
             self._server.host, self._server.port, type=socket.SOCK_STREAM
         )[0]
-        sock = socket.socket(family, kind, protocol)
+        plain = socket.socket(family, kind, protocol)
+        try:
+            # Before it connects: wrapped after the other end has reset it, a socket is lost open.
+            sock = self._server.trust().wrap_socket(
+                plain, server_hostname=self._server.host, do_handshake_on_connect=False
+            )
+        except BaseException:
+            plain.close()
+            raise
         try:
             self._hold(sock)
             sock.settimeout(seconds)
@@ -230,10 +238,6 @@ class ApiClient:
             ):
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
             sock.connect(address)
-            sock = self._server.trust().wrap_socket(
-                sock, server_hostname=self._server.host, do_handshake_on_connect=False
-            )
-            self._hold(sock)
             sock.do_handshake()
         except BaseException:
             sock.close()
