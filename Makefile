@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 VLLM_DIR ?= .venv-vllm
+LLAMACPP_DIR ?= .venv-llamacpp
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm accuracy gpu-check soak bench generate tools clean
+.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak bench generate tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +27,11 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 GB into .venv-vllm)
 	@tests/e2e/install_vllm.sh $(VLLM_DIR)
-	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/vllm_server.py tests/e2e/vllm_mixture.py $(PYTEST)
+	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/vllm_server.py tests/e2e/vllm_mixture.py tests/e2e/vllm_discovery.py $(PYTEST)
+
+e2e-llamacpp: $(VENV)/.dev  ## Against a real llama-server on this CPU (builds 800 MB into .venv-llamacpp)
+	@tests/e2e/install_llamacpp.sh $(LLAMACPP_DIR)
+	@LLAMACPP_DIR=$(LLAMACPP_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/llamacpp_server.py $(PYTEST)
 
 accuracy: $(VENV)/.dev  ## docs/accuracy.md's tables, from the measurements
 	@$(BIN)/python -m tests.accuracy
@@ -47,7 +52,7 @@ tools:  ## promtool, Prometheus, Chromium and a C compiler, from the distributio
 	@tests/install_tools.sh
 
 clean:  ## Remove what was installed and built here
-	rm -rf $(VENV) .venv-vllm build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .venv-llamacpp build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'

@@ -20,7 +20,7 @@ from agent.roofline.models import ServedModel
 from agent.roofline.quantization import BF16, Quantization, parse_quantization
 
 ModelOrigin = Literal["configuration", "engine", "process", "catalogue", "unknown"]
-NOT_QUANTIZED = ("auto", "none", "bf16", "bfloat16", "fp16", "float16", "half")
+NOT_QUANTIZED = ("auto", "none", "bf16", "bfloat16", "fp16", "f16", "float16", "half")
 """How engines word it that weights are as in the checkpoint."""
 WEIGHT_BYTES_TOLERANCE = 0.25
 """Engines pad, copy small parts to every rank and count in GiB; beyond this it is another model."""
