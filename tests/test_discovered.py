@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 
 from agent.app import Agent
 from agent.clock import ManualClock
-from agent.config import Configuration
+from agent.config import Configuration, redacted
 from agent.readings import (
     Discovery,
     FoundServer,
@@ -24,6 +27,7 @@ from agent.readings import (
     PodContainer,
 )
 from agent.simulate.http_server import HttpServer
+from agent.wiring import Wiring
 from tests.discovery.kubelet import grpc_server, message, socket_path
 from tests.simulated import Page
 
@@ -206,3 +210,65 @@ def test_a_kubelet_that_goes_takes_its_joins_along_and_an_engine_keeps_its_gpus(
         page = Page(text=seen.agent.renderer.render(None, None).body.decode(), openmetrics="")
     assert not labels(page, "gpu_allocation_info")
     assert {one["attribution"] for one in labels(page, "engine_gpu_info")} == {"pod"}
+
+
+# --- credentials -----------------------------------------------------------------------------------
+
+
+class Listening(ThreadingHTTPServer):
+    """Answers everything with a page of vLLM, and keeps what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Asked)
+        self.shown: list[str | None] = []
+
+
+class Asked(BaseHTTPRequestHandler):
+    server: Listening
+
+    def do_GET(self) -> None:
+        self.server.shown.append(self.headers.get("Authorization"))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(VLLM_PAGE)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("credential", "shown"), [("1", "Bearer b"), ("0", "Bearer a"), (None, None)])
+def test_a_found_server_is_shown_the_credentials_of_its_selector_and_no_others(
+    credential: str | None, shown: str | None
+) -> None:
+    document = {
+        "kubernetes": {
+            "credentials": [
+                {"pod_labels": [f"team={team}"], "headers": {"Authorization": f"Bearer {team}"}}
+                for team in "ab"
+            ]
+        }
+    }
+    wiring = Wiring(Configuration.model_validate({"discovery": document}), ManualClock(), "node")
+    with Listening() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/metrics"
+        found = wiring.found(FoundServer(url=url, credential=credential))
+        found.poller.poll()
+        found.poller.close()
+        server.shutdown()
+        thread.join()
+    assert set(server.shown) == {shown}
+
+
+def test_credentials_of_pods_are_shown_to_nobody() -> None:
+    document = {
+        "discovery": {
+            "kubernetes": {
+                "credentials": [{"pod_labels": ["a"], "headers": {"Authorization": "Bearer s3cret"}}]
+            }
+        }
+    }
+    configuration = Configuration.model_validate(document)
+    assert "s3cret" not in json.dumps(redacted(configuration), default=str)
+    assert "s3cret" not in repr(configuration)
