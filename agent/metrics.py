@@ -27,6 +27,7 @@ from agent.readings import (
 )
 from agent.roofline.bottleneck import BOTTLENECKS
 from agent.roofline.kv_cache import LIMITERS
+from agent.roofline.sharing import gpu_shares
 from agent.traffic import ROLES
 
 PREFIX = "roofline_"
@@ -327,6 +328,16 @@ def _engine_gpus(assessment: Assessment) -> Iterator[Series]:
         for uuid in engine.gpu_uuids:
             if uuid in indexes:
                 yield (*names, indexes[uuid], uuid, engine.placed_by), 1.0
+
+
+def _gpu_shares(assessment: Assessment) -> Iterator[Series]:
+    """By which money and energy are divided; what nobody knows of an engine is not guessed."""
+    for gpu in _at_work(assessment):
+        residents = [engine for engine in assessment.engines if engine.up and gpu.uuid in engine.gpu_uuids]
+        shares = gpu_shares([engine.busy_by_phase for engine in residents])
+        for engine, share in zip(residents, shares, strict=True):
+            labels = (engine.engine, engine.key.server, engine.key.rank, *_gpu_labels(gpu))
+            yield labels, sum(share.values()) if engine.attribution is not None else None
 
 
 def _engine_info(assessment: Assessment) -> Iterator[Series]:
@@ -803,6 +814,15 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         labels=("engine", "server", "rank", "gpu", "uuid", "attribution"),
         origin="configuration, else processes, the kubelet's allocations, elimination",
         read=_engine_gpus,
+    ),
+    Metric(
+        name="engine_gpu_share_ratio",
+        kind="gauge",
+        help="The engine's share of a GPU's time over the window, idle time in equal parts; on one GPU they "
+        "sum to at most 1.",
+        labels=("engine", "server", "rank", "gpu", "uuid"),
+        origin="step attribution",
+        read=_gpu_shares,
     ),
     Metric(
         name="engine_gpus",

@@ -442,6 +442,15 @@ def _ten_digits(line: str) -> str:
     return f"{series} {render_float(float(f'{float(value):.10g}'))}"
 
 
+def test_the_engines_of_a_gpu_share_all_of_it_and_no_more(told: Told) -> None:
+    shares: dict[str, float] = {}
+    for (sample, labels), value in told.page.samples().items():
+        if sample == "roofline_engine_gpu_share_ratio":
+            uuid = dict(labels)["uuid"]
+            shares[uuid] = shares.get(uuid, 0.0) + value
+    assert all(share == pytest.approx(1.0) for share in shares.values())
+
+
 def test_promtool_has_nothing_to_say_about_the_page(told: Told) -> None:
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: it is in the package prometheus, which `make tools` installs"
