@@ -49,6 +49,7 @@ def main(vocabulary: str, model: str) -> None:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_vocab_size(tokens)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     for name, field in tokenizer.items():
         copy(writer, name, field, gguf.GGUFValueType)
     for name, shape in matrices.items():

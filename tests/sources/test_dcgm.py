@@ -495,18 +495,18 @@ def test_a_bad_line_loses_only_itself(server: PageServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "reason"),
     [
-        pytest.param("vllm:num_requests_running 1\n", id="another exporter's page"),
-        pytest.param("<!doctype html>\n", id="no page of metrics"),
-        pytest.param("", id="nothing"),
-        pytest.param('DCGM_FI_DEV_SM_CLOCK{gpu="0",...} 1\n', id="nothing but bad lines"),
+        pytest.param("vllm:num_requests_running 1\n", "malformed", id="another exporter's page"),
+        pytest.param("<!doctype html>\n", "malformed", id="no page of metrics"),
+        pytest.param("", "empty", id="nothing"),
+        pytest.param('DCGM_FI_DEV_SM_CLOCK{gpu="0",...} 1\n', "malformed", id="nothing but bad lines"),
     ],
 )
-def test_what_is_not_a_dcgm_exporters_page_is_malformed(server: PageServer, text: str) -> None:
+def test_what_is_not_a_dcgm_exporters_page_fails_in_words(server: PageServer, text: str, reason: str) -> None:
     with pytest.raises(SourceError, match=r"^dcgm at http://127") as raised:
         reading_of(server, text)
-    assert raised.value.reason == "malformed"
+    assert raised.value.reason == reason
 
 
 def test_failures_are_known_beforehand_and_hide_credentials(server: PageServer) -> None:
