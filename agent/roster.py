@@ -82,16 +82,13 @@ class Roster:
         self._found: dict[str, FoundServer] = {}
         self.left_out: tuple[str, ...] = ()
         """URLs of servers that were found and are too many."""
+        self.servers: tuple[MonitoredServer, ...] = tuple(configured)
+        """Those of the last `update`, configured ones first; replaced whole, so that readers need no lock."""
 
     @property
     def finders(self) -> tuple[Poller[Discovery], ...]:
         """Who looks for servers."""
         return self._finders
-
-    @property
-    def servers(self) -> tuple[MonitoredServer, ...]:
-        """Those of the last `update`, the configured ones first."""
-        return (*self._configured, *(entry.server for entry in self._entries.values()))
 
     def start(self) -> None:
         """Poll from now on, those that come later as well."""
@@ -113,6 +110,7 @@ class Roster:
             if key in self._entries:
                 self._entries[key].seen_at_seconds = now
         self._dismiss(now)
+        self.servers = (*self._configured, *(entry.server for entry in self._entries.values()))
         return self.servers
 
     # --- merging -----------------------------------------------------------------------------------
