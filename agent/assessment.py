@@ -34,7 +34,7 @@ from agent.roofline.step_line import StepLine
 from agent.roofline.workload import Workload
 from agent.sources.base import SourceState
 from agent.tiers import TierStatus
-from agent.traffic import Traffic
+from agent.traffic import Role, Traffic
 from agent.window import EngineTotals, EngineWindow, GpuWindow
 
 DEFAULT_COMPUTE_DTYPE = "bf16"
@@ -103,6 +103,13 @@ class EngineAssessment:
     objectives: tuple[ObjectiveCount, ...] = ()
     totals: EngineTotals = field(default_factory=EngineTotals)
     work_totals: WorkTotals | None = None
+
+    @property
+    def role(self) -> Role | None:
+        """Which phases it does: as it says itself, else as its tokens show; `None` while nobody can say."""
+        if self.reading is not None and self.reading.role is not None:
+            return self.reading.role
+        return self.traffic.role if self.traffic is not None else None
 
     @property
     def busy_ratio(self) -> float | None:

@@ -929,9 +929,7 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         help="1 for the phases the engine does, 0 for the others: one of a disaggregated pair does only one.",
         labels=(*ENGINE, "role"),
         origin="engine page",
-        read=_each_engine_by(
-            lambda e: _one_hot(ROLES, e.traffic.role) if e.traffic is not None and e.traffic.role else ()
-        ),
+        read=_each_engine_by(lambda e: _one_hot(ROLES, role) if (role := e.role) is not None else ()),
     ),
     Metric(
         name="engine_prefill_interference_ratio",

@@ -277,6 +277,15 @@ def test_steps_shorter_than_reading_the_weights_contradict_the_model() -> None:
     assert verdict.reason.endswith("can be read: check the model")
 
 
+@pytest.mark.parametrize(("said", "role"), [("decode", "decode"), (None, "both")])
+def test_a_role_is_as_the_engine_says_else_as_its_tokens_show(said: Any, role: str) -> None:
+    bench = Bench()
+    for second in range(60):
+        bench.engine.answer = vllm(1100 * second, role=said)
+        assessment = bench.run(1)
+    assert assessment.engines[0].role == role
+
+
 def test_without_profiling_bytes_are_modelled() -> None:
     bench = Bench()
     bench.nvml.answer = NodeReading(gpus=(replace(H100, activity=None),))
