@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -101,15 +102,18 @@ def test_a_call_that_the_server_does_not_know_is_a_status(path: Path) -> None:
 
 
 def test_a_server_that_thinks_for_too_long_is_left(path: Path) -> None:
+    left = threading.Event()
+
     def answer(request: bytes, context: Any) -> bytes:
-        time.sleep(1)
+        left.wait(10)
         return b""
 
     with grpc_server(answer, path=path):
         started = time.monotonic()
         # Whoever is quicker: the server knows the deadline too, and says so by status 4.
         assert failure(path, QUICK) in ("timeout", "grpc_status")
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < 5
+        left.set()
 
 
 def test_more_than_the_limit_is_not_taken(path: Path) -> None:
@@ -255,6 +259,9 @@ def test_an_answer_may_come_byte_by_byte_within_the_deadline(path: Path) -> None
 BOMB = HeadersFrame(
     1, b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 9000, flags=["END_HEADERS", "END_STREAM"]
 )
+PUSHED = Encoder().encode(
+    ((":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/"))
+)
 SPOILT = {
     # Its first bytes announce a frame of 4 MB.
     "another protocol": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "timeout"),
@@ -284,7 +291,7 @@ SPOILT = {
     ),
     "headers that grow when they are read": (frames(SettingsFrame(), BOMB), "malformed"),
     "a stream nobody asked for": (
-        frames(SettingsFrame(), PushPromiseFrame(1, 2, Encoder().encode(HEADERS), flags=["END_HEADERS"])),
+        frames(SettingsFrame(), PushPromiseFrame(1, 2, PUSHED, flags=["END_HEADERS"])),
         "malformed",
     ),
     "settings that cannot be": (
@@ -309,7 +316,8 @@ SPOILT = {
 @pytest.mark.parametrize(("told", "reason"), SPOILT.values(), ids=SPOILT)
 def test_a_spoilt_answer_fails_with_its_reason(path: Path, told: bytes, reason: str) -> None:
     with saying(path, told):
-        assert failure(path, QUICK) == reason
+        # Only a time-out is waited for; on a busy machine the others may take longer.
+        assert failure(path, QUICK if reason == "timeout" else DEFAULT_LIMITS) == reason
 
 
 @pytest.mark.parametrize("length", [0, 5, 30, len(WHOLE) - 1], ids="after {} bytes".format)
@@ -317,6 +325,17 @@ def test_a_server_that_hangs_up_is_disconnected(path: Path, length: int) -> None
     def serve(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(WHOLE[:length])
+
+    with raw_server(serve, path=path):
+        assert failure(path) == "disconnected"
+
+
+def test_a_server_that_falls_silent_and_still_listens_is_disconnected(path: Path) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(WHOLE[:-1])
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
 
     with raw_server(serve, path=path):
         assert failure(path) == "disconnected"
@@ -339,7 +358,7 @@ def test_a_server_that_drips_is_left_at_the_deadline(path: Path, drop: bytes) ->
     with raw_server(serve, path=path):
         started = time.monotonic()
         assert failure(path, QUICK) == "timeout"
-        assert time.monotonic() - started < 2 * QUICK.deadline_seconds
+        assert time.monotonic() - started < 10 * QUICK.deadline_seconds
 
 
 def test_a_server_that_pings_without_reading_is_left(path: Path) -> None:
@@ -354,7 +373,7 @@ def test_a_server_that_pings_without_reading_is_left(path: Path) -> None:
     with raw_server(serve, path=path):
         started = time.monotonic()
         assert failure(path, QUICK) in ("timeout", "too_large")
-        assert time.monotonic() - started < 3 * QUICK.deadline_seconds
+        assert time.monotonic() - started < 10 * QUICK.deadline_seconds
 
 
 def test_pings_and_settings_are_answered_and_windows_opened(path: Path) -> None:
@@ -420,7 +439,7 @@ def test_whatever_comes_is_a_message_or_a_reason() -> None:
     def outcome(told: bytes) -> bytes | str:
         repeater.told = told
         try:
-            return call(str(path), METHOD, b"", limits=QUICK)
+            return call(str(path), METHOD, b"")
         except CallError as error:
             return error.reason
 

@@ -53,12 +53,13 @@ def stage(model: TinyModel) -> Iterator[tuple[VllmServer, AgentProcess]]:
 
 
 def configuration(vllm: VllmServer) -> dict[str, object]:
-    """The agent's: this engine and this model, and no GPU."""
+    """The agent's: this engine and this model, no GPU, and no looking for what others run here."""
     return {
         "interval_seconds": INTERVAL_SECONDS,
         "engines_interval_seconds": INTERVAL_SECONDS,
         "window_seconds": 10,
         "nvml": {"enabled": False},
+        "discovery": {"processes": {"enabled": False}},
         "engines": [
             {
                 "url": f"{vllm.url}/metrics",
