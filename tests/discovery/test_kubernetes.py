@@ -57,7 +57,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def api(certificate: Path) -> Iterator[KubeApi]:
     with serving(KubeApi(), certificate) as api:
-        print("PORT", api.port)
         yield api
 
 
