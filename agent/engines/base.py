@@ -87,6 +87,27 @@ class Signal:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How an engine's names begin; where there are several ways, a name is looked for in each."""
+
+    prefixes: tuple[str, ...]
+
+    def names(self, *names: str) -> tuple[str, ...]:
+        """The names as a page has them."""
+        return tuple(prefix + name for name in names for prefix in self.prefixes)
+
+    def signal(self, *names: str, label: str = "", values: Iterable[str] = ()) -> Signal:
+        """The signal of these names."""
+        return Signal(names=self.names(*names), label=label, values=frozenset(values))
+
+
+def read_sum(page: Page, signals: Iterable[Signal]) -> float | None:
+    """The sum of those that the page has; `None` if it has none of them."""
+    known = [value for signal in signals if (value := signal.read(page)) is not None]
+    return sum(known) if known else None
+
+
 def read_counters(page: Page, table: Mapping[str, Signal]) -> EngineCounters:
     """The counters of one engine's part of a page; the table's keys are fields of `EngineCounters`."""
     return EngineCounters(**{field: signal.read(page) for field, signal in table.items()})
@@ -123,6 +144,32 @@ def read_histogram(page: Page, names: Iterable[str]) -> Histogram | None:
 def histogram_samples(names: Iterable[str]) -> frozenset[str]:
     """The sample names that `read_histogram` looks at."""
     return frozenset(f"{name}_{part}" for name in names for part in ("bucket", "sum"))
+
+
+# --- ranks and labels ----------------------------------------------------------------------------
+
+MAX_DIGITS = 17
+"""Of a number that is one; whatever is longer is not."""
+
+
+def in_rank_order(ranks: Iterable[str]) -> list[str]:
+    """Data-parallel ranks, "10" after "9"."""
+    return sorted(ranks, key=lambda rank: (len(rank), rank))
+
+
+def split_ranks(page: Page, label: str) -> tuple[dict[str, Page], Page]:
+    """The parts of the page by rank, in their order, and what stands under no rank.
+
+    Where nothing names a rank, all of it is that of "0".
+    """
+    ranks = page.by_label(label)
+    shared = ranks.pop("", Page(families={}))
+    return {rank: ranks[rank] for rank in in_rank_order(ranks)} or {"0": shared}, shared
+
+
+def integer_of(text: str | None, *, digits: int = MAX_DIGITS) -> int | None:
+    """The whole number that a label has for its text, if it is one of so many digits."""
+    return int(text) if text and len(text) <= digits and text.isdecimal() else None
 
 
 # --- from documents to facts ---------------------------------------------------------------------
@@ -163,3 +210,9 @@ def list_at(document: Any, *path: str) -> list[Any]:
     """The list there, or an empty one."""
     value = value_at(document, *path)
     return value if isinstance(value, list) else []
+
+
+def own_models(document: Any) -> list[dict[str, Any]]:
+    """Of ``/v1/models`` the rows of the model and its aliases; LoRA adapters beside them have a parent."""
+    rows = list_at(document, "data")
+    return [row for row in rows if isinstance(row, dict) and row.get("parent") is None]

@@ -19,7 +19,9 @@ from agent.engines.base import (
     Documents,
     EngineDefinition,
     Signal,
+    Spelling,
     histogram_samples,
+    in_rank_order,
     read_counters,
     read_histogram,
 )
@@ -37,9 +39,7 @@ INNER: tuple[EngineDefinition, ...] = (VLLM, SGLANG, TRTLLM)
 # --- where the page has what ---------------------------------------------------------------------
 
 
-def _signal(*names: str) -> Signal:
-    return Signal(names=tuple(f"dynamo_component_{name}" for name in names))
-
+_signal = Spelling(("dynamo_component_",)).signal
 
 ENDPOINT = "generate"
 """The endpoint of a worker that does its work; others empty caches and the like."""
@@ -106,8 +106,7 @@ def _inner_readings(inner: EngineDefinition, page: Page, documents: Documents) -
 def _own_readings(page: Page) -> tuple[EngineReading, ...]:
     """All that Dynamo itself says, where the engine inside has its metrics switched off."""
     ranks = {rank or "0" for rank in _kv_gauges(page)} or {"0"}
-    in_order = sorted(ranks, key=lambda rank: (len(rank), rank))
-    first, *others = (EngineReading(engine="dynamo", rank=rank, model="") for rank in in_order)
+    first, *others = (EngineReading(engine="dynamo", rank=rank, model="") for rank in in_rank_order(ranks))
     work = page.by_label("dynamo_endpoint").get(ENDPOINT, Page(families={}))
     return (
         replace(
@@ -154,8 +153,8 @@ def _kv_gauges(page: Page) -> dict[str, Page]:
 
 def _labels(page: Page, label: str) -> set[str]:
     """All values of that label on Dynamo's own families."""
-    own = (samples for name, samples in page.families.items() if name.startswith("dynamo_"))
-    return {sample.labels.get(label, "") for samples in own for sample in samples} - {""}
+    own = {name: samples for name, samples in page.families.items() if name.startswith("dynamo_")}
+    return set(Page(families=own).label_values(label))
 
 
 def _model(page: Page) -> str:

@@ -25,6 +25,7 @@ from agent.engines.base import (
     Documents,
     EngineDefinition,
     Signal,
+    Spelling,
     count_at,
     list_at,
     number_at,
@@ -37,9 +38,7 @@ from agent.sources.page import Page
 # --- where the page has what ---------------------------------------------------------------------
 
 
-def _signal(*names: str) -> Signal:
-    return Signal(names=tuple(f"llamacpp:{name}" for name in names))
-
+_signal = Spelling(("llamacpp:",)).signal
 
 COUNTERS: Mapping[str, Signal] = {
     "generation_tokens": _signal("tokens_predicted_total"),  # at the release of the slot

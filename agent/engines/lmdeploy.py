@@ -19,10 +19,13 @@ from agent.engines.base import (
     Documents,
     EngineDefinition,
     Signal,
+    Spelling,
     histogram_samples,
     list_at,
     read_counters,
     read_histogram,
+    read_sum,
+    split_ranks,
     text_at,
 )
 from agent.readings import EngineReading, ModelFacts
@@ -31,13 +34,8 @@ from agent.sources.page import Page
 # --- where the page has what ---------------------------------------------------------------------
 
 
-def _spelled(*names: str) -> tuple[str, ...]:
-    return tuple(f"lmdeploy:{name}" for name in names)
-
-
-def _signal(*names: str, label: str = "", values: tuple[str, ...] = ()) -> Signal:
-    return Signal(names=_spelled(*names), label=label, values=frozenset(values))
-
+_SPELLING = Spelling(("lmdeploy:",))
+_spelled, _signal = _SPELLING.names, _SPELLING.signal
 
 COUNTERS: Mapping[str, Signal] = {
     "generation_tokens": _signal("generation_tokens_total"),
@@ -80,13 +78,11 @@ GAUGE_AGE_SECONDS = 10.0
 
 def read(page: Page, documents: Documents = NO_DOCUMENTS) -> tuple[EngineReading, ...]:
     """The data-parallel engines of the page, by rank: one, as a rule, as each has a server of its own."""
-    ranks = page.by_label("engine")
-    shared = ranks.pop("", Page(families={}))  # what the process says of itself
-    ranks = ranks or {"0": shared}
+    ranks, shared = split_ranks(page, "engine")  # and what the process says of itself
     facts = _model_facts(documents)
     return tuple(
-        _read_engine(rank, ranks[rank], start_time_seconds=shared.value(START_TIME), facts=facts)
-        for rank in sorted(ranks, key=lambda rank: (len(rank), rank))
+        _read_engine(rank, own, start_time_seconds=shared.value(START_TIME), facts=facts)
+        for rank, own in ranks.items()
     )
 
 
@@ -96,10 +92,10 @@ def _read_engine(
     return EngineReading(
         engine="lmdeploy",
         rank=rank,
-        model=_model_name(page) or next(iter(facts.served_names), ""),
+        model=next(page.label_values("model_name"), None) or next(iter(facts.served_names), ""),
         start_time_seconds=start_time_seconds,
         requests_running=RUNNING.read(page),
-        requests_waiting=_requests_waiting(page),
+        requests_waiting=read_sum(page, (WAITING, WAITING_IN_SERVER)),
         kv_used_ratio=KV_USED.read(page),
         counters=replace(
             read_counters(page, COUNTERS),
@@ -136,18 +132,6 @@ def _requests_finished(page: Page) -> float | None:
     """Older pages do not count them, but have a latency of each."""
     finished = FINISHED.read(page)
     return FINISHED_LATENCIES.read(page) if finished is None else finished
-
-
-def _requests_waiting(page: Page) -> float | None:
-    """In the engine, and before it in the server."""
-    waiting = [signal.read(page) for signal in (WAITING, WAITING_IN_SERVER)]
-    known = [number for number in waiting if number is not None]
-    return sum(known) if known else None
-
-
-def _model_name(page: Page) -> str | None:
-    samples = (sample for family in page.families.values() for sample in family)
-    return next((name for sample in samples if (name := sample.labels.get("model_name"))), None)
 
 
 def _model_facts(documents: Documents) -> ModelFacts:

@@ -22,11 +22,16 @@ from agent.engines.base import (
     Documents,
     EngineDefinition,
     Signal,
+    Spelling,
     count_at,
     histogram_samples,
+    in_rank_order,
+    integer_of,
     list_at,
     number_at,
+    own_models,
     read_histogram,
+    read_sum,
     text_at,
     value_at,
 )
@@ -36,13 +41,8 @@ from agent.sources.page import MAX_VALUE, Page, Sample
 # --- where the page has what ---------------------------------------------------------------------
 
 
-def _spelled(*names: str) -> tuple[str, ...]:
-    return tuple(f"sglang:{name}" for name in names)
-
-
-def _signal(*names: str, label: str = "", values: tuple[str, ...] = ()) -> Signal:
-    return Signal(names=_spelled(*names), label=label, values=frozenset(values))
-
+_SPELLING = Spelling(("sglang:",))
+_spelled, _signal = _SPELLING.names, _SPELLING.signal
 
 # The schedulers'.
 REALTIME = "sglang:realtime_tokens_total"  # since 0.5.7, at each step
@@ -73,7 +73,7 @@ KV_USED = _signal("token_usage")  # of the fullest pool; what the prefix cache c
 KV_CAPACITY = _signal("max_total_num_tokens")  # since 0.5.6
 PAGES = _signal("num_pages")  # since 0.5.11, as the next
 PAGE_TOKENS = _signal("page_size")
-CACHE_CONFIG = "sglang:cache_config_info"  # 0.5.9 to 0.5.10 only
+CACHE_CONFIG = _spelled("cache_config_info")  # 0.5.9 to 0.5.10 only
 WEIGHTS_GIB = _signal("weight_memory_usage_gb")  # since 0.5.17; of one GPU, in GiB despite its name
 CONTEXT = _signal("context_len")  # since 0.5.11
 ACCEPTED_LENGTH = _signal("spec_accept_length")  # 0 without speculation
@@ -258,8 +258,7 @@ def read(page: Page, documents: Documents = NO_DOCUMENTS) -> tuple[EngineReading
     replica; unknown where data-parallel ranks share their GPUs.
     """
     speakers, told = _take_apart(page), _told(documents)
-    in_order = sorted(speakers.schedulers, key=lambda rank: (len(rank), rank))
-    lowest, *others = (_read_rank(rank, speakers, told) for rank in in_order)
+    lowest, *others = (_read_rank(rank, speakers, told) for rank in in_rank_order(speakers.schedulers))
     return (_with_requests(lowest, speakers, told), *others)
 
 
@@ -274,7 +273,7 @@ def _read_rank(rank: str, speakers: _Speakers, told: _Told) -> EngineReading:
         model=_label(own, "model_name") or _label(speakers.front, "model_name") or "",
         version=told.version,
         requests_running=RUNNING.read(own),
-        requests_waiting=_requests_waiting(own),
+        requests_waiting=read_sum(own, QUEUES),
         kv_used_ratio=KV_USED.read(own),
         kv_capacity_tokens=_kv_capacity_tokens(own, load, told),
         kv_block_tokens=_kv_block_tokens(own, told),
@@ -347,15 +346,10 @@ def _or_zero(value: float | None, exists: bool) -> float | None:
     return 0.0 if value is None and exists else value
 
 
-def _requests_waiting(own: Page) -> float | None:
-    queues = [length for queue in QUEUES if (length := queue.read(own)) is not None]
-    return sum(queues) if queues else None
-
-
 def _kv_capacity_tokens(own: Page, load: Any, told: _Told) -> float | None:
     """Zero, which some releases show before the first request, is no capacity."""
     pages, page_tokens = PAGES.read(own), PAGE_TOKENS.read(own)
-    config = _labels(own, CACHE_CONFIG)
+    config = own.labels_of(*CACHE_CONFIG)
     config_pages, config_page_tokens = _integer(config.get("num_pages")), _integer(config.get("page_size"))
     return (
         KV_CAPACITY.read(own)
@@ -371,7 +365,9 @@ def _kv_block_tokens(own: Page, told: _Told) -> int | None:
     on_page = PAGE_TOKENS.read(own)
     if on_page:
         return int(on_page)
-    return _integer(_labels(own, CACHE_CONFIG).get("page_size")) or count_at(told.server, "page_size") or None
+    return (
+        _integer(own.labels_of(*CACHE_CONFIG).get("page_size")) or count_at(told.server, "page_size") or None
+    )
 
 
 def _prefill_tokens_at_end(front: Page) -> float | None:
@@ -453,19 +449,14 @@ def _model_facts(own: Page, load: Any, speakers: _Speakers, told: _Told) -> Mode
     )
 
 
-def _own_models(told: _Told) -> list[Any]:
-    """The rows of the model itself; LoRA adapters, which have a parent, stand beside it."""
-    return [row for row in list_at(told.models, "data") if value_at(row, "parent") is None]
-
-
 def _served_names(told: _Told) -> tuple[str, ...]:
-    names = [text_at(row, "id") for row in _own_models(told)]
+    names = [text_at(row, "id") for row in own_models(told.models)]
     names += [text_at(document, "served_model_name") for document in (told.model, told.server)]
     return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def _max_model_len(own: Page, told: _Told) -> int | None:
-    lengths = [count_at(row, "max_model_len") for row in _own_models(told)]
+    lengths = [count_at(row, "max_model_len") for row in own_models(told.models)]
     return next(filter(None, lengths), None) or int(CONTEXT.read(own) or 0) or None
 
 
@@ -499,17 +490,12 @@ def _weight_bytes(own: Page, load: Any, speakers: _Speakers, told: _Told) -> flo
 
 
 def _label(page: Page, label: str) -> str | None:
-    """The first value of a label on the page, not an empty one."""
-    values = (sample.labels.get(label) for samples in page.families.values() for sample in samples)
-    return next(filter(None, values), None)
-
-
-def _labels(page: Page, name: str) -> Mapping[str, str]:
-    return page.samples(name)[0].labels if name in page else {}
+    """What the page says first under this label."""
+    return next(page.label_values(label), None)
 
 
 def _integer(text: str | None) -> int | None:
-    return int(text) if text and len(text) <= MAX_DIGITS and text.isdecimal() else None
+    return integer_of(text, digits=MAX_DIGITS)
 
 
 def _has_new_paths(page: Page) -> bool:
@@ -544,7 +530,7 @@ SGLANG = EngineDefinition(
     name="sglang",
     fingerprint=_FINGERPRINT,
     wanted=_FINGERPRINT.union(
-        histogram_samples(_HISTOGRAMS), *(signal.names for signal in _SIGNALS), (CACHE_CONFIG,)
+        histogram_samples(_HISTOGRAMS), *(signal.names for signal in _SIGNALS), CACHE_CONFIG
     ),
     read=read,
     documents=(

@@ -23,6 +23,7 @@ from agent.engines.base import (
     Documents,
     EngineDefinition,
     Signal,
+    Spelling,
     count_at,
     histogram_samples,
     read_histogram,
@@ -34,12 +35,8 @@ from agent.sources.page import Page
 # --- where the page has what ---------------------------------------------------------------------
 
 
-def _spelled(*names: str) -> tuple[str, ...]:
-    return tuple(f"tgi_{name}" for name in names)
-
-
-def _signal(*names: str, label: str = "", values: tuple[str, ...] = ()) -> Signal:
-    return Signal(names=_spelled(*names), label=label, values=frozenset(values))
+_SPELLING = Spelling(("tgi_",))
+_spelled, _signal = _SPELLING.names, _SPELLING.signal
 
 
 def _failed(*errors: str) -> Signal:

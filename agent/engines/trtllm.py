@@ -22,7 +22,9 @@ from agent.engines.base import (
     Documents,
     EngineDefinition,
     Signal,
+    Spelling,
     histogram_samples,
+    integer_of,
     list_at,
     read_counters,
     read_histogram,
@@ -34,12 +36,8 @@ from agent.sources.page import Page, Sample
 # --- where the page has what ---------------------------------------------------------------------
 
 
-def _spelled(*names: str) -> tuple[str, ...]:
-    return tuple(f"trtllm_{name}" for name in names)
-
-
-def _signal(*names: str, label: str = "", values: tuple[str, ...] = ()) -> Signal:
-    return Signal(names=_spelled(*names), label=label, values=frozenset(values))
+_SPELLING = Spelling(("trtllm_",))
+_spelled, _signal = _SPELLING.names, _SPELLING.signal
 
 
 def _finished(*reasons: str) -> Signal:
@@ -101,8 +99,6 @@ ROLES: Mapping[str | None, ServingRole] = {
 
 NOTHING_SAID = frozenset({"", "undefined", "unknown", "none"})
 """Texts of labels, in lower case, that stand for no text; ``undefined`` is every label's until 1.2."""
-MAX_DIGITS = 18
-"""Of a number that is one; whatever is longer is not."""
 
 
 # --- the reading ---------------------------------------------------------------------------------
@@ -189,7 +185,7 @@ def _inter_token_intervals(page: Page, counted: Mapping[str, float | None]) -> f
 
 
 def _speculates(page: Page) -> bool:
-    enabled = _said(_config(page, SPECULATIVE_CONFIG), "spec_enabled") or ""
+    enabled = _said(page.labels_of(SPECULATIVE_CONFIG), "spec_enabled") or ""
     return enabled.lower() == "true" or any(signal.read(page) for signal in SPECULATION.values())
 
 
@@ -209,7 +205,7 @@ def _kv_used_ratio(page: Page) -> float | None:
 
 def _kv_block_tokens(page: Page) -> int | None:
     tokens = KV_BLOCK_TOKENS.read(page)
-    return int(tokens) if tokens else _integer(_config(page, KV_CONFIG), "page_size")
+    return int(tokens) if tokens else _integer(page.labels_of(KV_CONFIG), "page_size")
 
 
 def _kv_capacity_tokens(page: Page) -> float | None:
@@ -219,7 +215,7 @@ def _kv_capacity_tokens(page: Page) -> float | None:
 
 def _model_facts(page: Page, documents: Documents) -> ModelFacts:
     """Of the model, what the page says; its names, if it does not say them, as the server lists them."""
-    model, parallel = _config(page, MODEL_CONFIG), _config(page, PARALLEL_CONFIG)
+    model, parallel = page.labels_of(MODEL_CONFIG), page.labels_of(PARALLEL_CONFIG)
     named = _said(model, "served_model_name")
     listed = (text_at(row, "id") for row in list_at(documents.get("models"), "data"))
     max_num_seqs = MAX_NUM_SEQS.read(page)
@@ -227,7 +223,7 @@ def _model_facts(page: Page, documents: Documents) -> ModelFacts:
         path=_said(model, "model"),
         served_names=(named,) if named else tuple(name for name in listed if name),
         weight_dtype=_said(model, "quantization") or _said(model, "dtype"),
-        kv_dtype=_said(_config(page, KV_CONFIG), "cache_dtype"),
+        kv_dtype=_said(page.labels_of(KV_CONFIG), "cache_dtype"),
         tensor_parallel=_integer(parallel, "tensor_parallel_size"),
         pipeline_parallel=_integer(parallel, "pipeline_parallel_size"),
         expert_parallel=_integer(parallel, "expert_parallel_size"),
@@ -236,14 +232,9 @@ def _model_facts(page: Page, documents: Documents) -> ModelFacts:
     )
 
 
-def _config(page: Page, name: str) -> Mapping[str, str]:
-    return page.samples(name)[0].labels if name in page else {}
-
-
 def _label(page: Page, name: str) -> str | None:
     """What the page's samples carry, all of them alike."""
-    samples = (sample for family in page.families.values() for sample in family)
-    return next((text for sample in samples if (text := _said(sample.labels, name))), None)
+    return next((text for text in page.label_values(name) if text.lower() not in NOTHING_SAID), None)
 
 
 def _said(labels: Mapping[str, str], name: str) -> str | None:
@@ -253,8 +244,7 @@ def _said(labels: Mapping[str, str], name: str) -> str | None:
 
 def _integer(labels: Mapping[str, str], name: str) -> int | None:
     """The number, if it is one above zero."""
-    text = labels.get(name, "")
-    return int(text) or None if text.isdecimal() and len(text) < MAX_DIGITS else None
+    return integer_of(labels.get(name)) or None
 
 
 # --- the definition ------------------------------------------------------------------------------

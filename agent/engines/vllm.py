@@ -18,11 +18,14 @@ from agent.engines.base import (
     Documents,
     EngineDefinition,
     Signal,
+    Spelling,
     count_at,
     histogram_samples,
-    list_at,
+    integer_of,
+    own_models,
     read_counters,
     read_histogram,
+    split_ranks,
     text_at,
 )
 from agent.readings import EngineReading, ModelFacts
@@ -31,13 +34,9 @@ from agent.sources.page import Page
 # --- where the page has what ---------------------------------------------------------------------
 
 
-def _spelled(*names: str) -> tuple[str, ...]:
-    """The names as the text format has them, and as OpenMetrics without UTF-8 names does."""
-    return tuple(f"vllm{separator}{name}" for name in names for separator in ":_")
-
-
-def _signal(*names: str, label: str = "", values: tuple[str, ...] = ()) -> Signal:
-    return Signal(names=_spelled(*names), label=label, values=frozenset(values))
+# As the text format has them, and as OpenMetrics without UTF-8 names does.
+_SPELLING = Spelling(("vllm:", "vllm_"))
+_spelled, _signal = _SPELLING.names, _SPELLING.signal
 
 
 def _finished(*reasons: str) -> Signal:
@@ -92,9 +91,6 @@ INTER_TOKEN_LATENCY = _spelled("inter_token_latency_seconds", "time_per_output_t
 REQUEST_LATENCY = _spelled("e2e_request_latency_seconds")
 COMPUTED_PROMPT_LENGTHS = _spelled("request_prefill_kv_computed_tokens")  # since 0.13
 
-MAX_DIGITS = 18
-"""Of a number that is one; whatever is longer is not."""
-
 CACHE_CONFIG = _spelled("cache_config_info")
 MODEL_NAMES = _spelled("generation_tokens_total", "num_requests_running")
 """Families that carry the label `model_name`, which `cache_config_info` does not."""
@@ -116,12 +112,9 @@ def read(
     Admission rejections are counted before an engine is chosen and carry no rank: they are given to
     the lowest one, so that the sum over ranks is right.
     """
-    ranks = page.by_label("engine")
     # Without the label: what the process counts for all its engines, or all there is (0.8 and older).
-    shared = ranks.pop("", Page(families={}))
-    ranks = ranks or {"0": shared}
-    in_order = sorted(ranks, key=lambda rank: (len(rank), rank))
-    readings = [_read_engine(rank, ranks[rank], shared, engines=len(ranks)) for rank in in_order]
+    ranks, shared = split_ranks(page, "engine")
+    readings = [_read_engine(rank, own, shared, engines=len(ranks)) for rank, own in ranks.items()]
     if not one_process and not _one_api_server(shared):
         readings = [_without_steps(reading) for reading in readings]
     readings[0] = replace(
@@ -134,7 +127,7 @@ def read(
 
 
 def _read_engine(rank: str, page: Page, shared: Page, *, engines: int) -> EngineReading:
-    cache = _labels(page, CACHE_CONFIG) or _labels(shared, CACHE_CONFIG)
+    cache = page.labels_of(*CACHE_CONFIG) or shared.labels_of(*CACHE_CONFIG)
     start_time = shared.value(START_TIME)
     counters = replace(
         read_counters(page, COUNTERS),
@@ -145,13 +138,13 @@ def _read_engine(rank: str, page: Page, shared: Page, *, engines: int) -> Engine
     return EngineReading(
         engine="vllm",
         rank=rank,
-        model=_labels(page, MODEL_NAMES).get("model_name", ""),
+        model=page.labels_of(*MODEL_NAMES).get("model_name", ""),
         start_time_seconds=start_time,
         requests_running=RUNNING.read(page),
         requests_waiting=WAITING.read(page),
         kv_used_ratio=KV_USED.read(page),
         kv_capacity_tokens=_kv_capacity_tokens(cache, engines),
-        kv_block_tokens=_integer(cache.get("block_size")),
+        kv_block_tokens=integer_of(cache.get("block_size")),
         kv_dtype=cache.get("cache_dtype"),
         counters=counters,
         step_tokens=read_histogram(page, STEP_TOKENS),
@@ -188,10 +181,10 @@ def _estimated_flops(page: Page) -> float | None:
 
 def _kv_capacity_tokens(cache: Mapping[str, str], engines: int) -> float | None:
     """Of one engine. `num_gpu_blocks`, in every engine's row, is the sum over all engines."""
-    tokens = _integer(cache.get("kv_cache_size_tokens"))  # since 0.24, of one engine
+    tokens = integer_of(cache.get("kv_cache_size_tokens"))  # since 0.24, of one engine
     if tokens is not None:
         return tokens
-    blocks, block_size = _integer(cache.get("num_gpu_blocks")), _integer(cache.get("block_size"))
+    blocks, block_size = integer_of(cache.get("num_gpu_blocks")), integer_of(cache.get("block_size"))
     return None if blocks is None or block_size is None else blocks * block_size / engines
 
 
@@ -205,12 +198,7 @@ def _without_steps(reading: EngineReading) -> EngineReading:
 
 
 def _model_facts(documents: Documents) -> ModelFacts:
-    """Of the model itself, not of the LoRA adapters that stand beside it; its aliases stand there too."""
-    rows = [
-        row
-        for row in list_at(documents.get("models"), "data")
-        if isinstance(row, dict) and row.get("parent") is None
-    ]
+    rows = own_models(documents.get("models"))
     if not rows:
         return ModelFacts()
     return ModelFacts(
@@ -228,18 +216,6 @@ def _requests_in_flight(documents: Documents) -> float | None:
 def _looks_idle(page: Page) -> bool:
     """A hung engine does: its gauges are written only when a step ends. Then the front end may know more."""
     return not RUNNING.read(page)
-
-
-def _labels(page: Page, names: tuple[str, ...]) -> Mapping[str, str]:
-    return next((page.samples(name)[0].labels for name in names if name in page), {})
-
-
-def _integer(text: str | None) -> int | None:
-    """The number; `cache_config_info` writes everything as text, ``None`` among it."""
-    try:
-        return int(text) if text and len(text) < MAX_DIGITS else None
-    except ValueError:
-        return None
 
 
 # --- the definition ------------------------------------------------------------------------------

@@ -290,6 +290,15 @@ class Page:
         ]
         return sum(values) if values else None
 
+    def labels_of(self, *names: str) -> Mapping[str, str]:
+        """The labels of the first sample, under the first of these names that the page has; else none."""
+        return next((self.families[name][0].labels for name in names if name in self), {})
+
+    def label_values(self, label: str) -> Iterator[str]:
+        """What the samples say under this label, in the page's order; not where they say nothing."""
+        samples = (sample for family in self.families.values() for sample in family)
+        return filter(None, (sample.labels.get(label) for sample in samples))
+
     def by_label(self, label: str) -> dict[str, Page]:
         """The page taken apart by the values of one label; samples without it are under ""."""
         parts: dict[str, dict[str, list[Sample]]] = {}

@@ -8,12 +8,18 @@ import pytest
 
 from agent.engines.base import (
     Signal,
+    Spelling,
     count_at,
     histogram_samples,
+    in_rank_order,
+    integer_of,
     list_at,
     number_at,
+    own_models,
     read_counters,
     read_histogram,
+    read_sum,
+    split_ranks,
     text_at,
 )
 from agent.engines.registry import ENGINES
@@ -42,6 +48,21 @@ def test_a_signal_adds_over_labels_it_does_not_know() -> None:
     assert Signal(names=("a",), label="why", values=frozenset({"x"})).read(page) == 3.0
     assert Signal(names=("a",), label="why", values=frozenset({"x", "y"})).read(page) == 7.0
     assert Signal(names=("a",), label="why", values=frozenset({"w"})).read(page) is None
+
+
+def test_a_spelling_is_tried_in_each_of_its_ways_before_the_next_name() -> None:
+    spelling = Spelling(("e:", "e_"))
+    assert spelling.names("new", "old") == ("e:new", "e_new", "e:old", "e_old")
+    assert spelling.signal("a", label="why", values=["x"]) == Signal(
+        names=("e:a", "e_a"), label="why", values=frozenset({"x"})
+    )
+
+
+def test_a_sum_is_that_of_the_signals_that_are_there() -> None:
+    signals = Signal(names=("a",)), Signal(names=("b",)), Signal(names=("c",))
+    assert read_sum(page_of("a 1\nc 4\n"), signals) == 5.0
+    assert read_sum(page_of("b 0\n"), signals) == 0.0
+    assert read_sum(page_of("d 1\n"), signals) is None
 
 
 def test_counters_that_the_page_lacks_stay_unknown() -> None:
@@ -89,6 +110,34 @@ def test_histogram_adds_over_labels_it_does_not_know() -> None:
 )
 def test_a_histogram_that_cannot_be_trusted_is_none(old: str, new: str) -> None:
     assert read_histogram(page_of(BUCKETS.replace(old, new)), ("h",)) is None
+
+
+# --- ranks and labels ----------------------------------------------------------------------------
+
+
+def test_ranks_stand_in_their_order_and_what_has_none_is_shared() -> None:
+    page = page_of('a{r="10"} 10\na{r="9"} 9\nb 1\n')
+    ranks, shared = split_ranks(page, "r")
+    assert [(rank, own.value("a"), own.value("b")) for rank, own in ranks.items()] == [
+        ("9", 9.0, None),
+        ("10", 10.0, None),
+    ]
+    assert (shared.value("a"), shared.value("b")) == (None, 1.0)
+    assert in_rank_order({"2", "11", "0", "1"}) == ["0", "1", "2", "11"]
+
+
+def test_a_page_without_ranks_is_that_of_the_first() -> None:
+    page = page_of("a 1\n")
+    assert split_ranks(page, "r") == ({"0": page}, page)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("16", 16), ("0", 0), ("9" * 17, 10**17 - 1)]
+    + [(text, None) for text in (None, "", "None", "-1", "1.0", "1e3", " 1", "1_0", "9" * 18)],
+)
+def test_a_label_that_is_a_whole_number_is_read(text: str | None, number: int | None) -> None:
+    assert integer_of(text) == number
 
 
 @pytest.mark.parametrize(
@@ -149,3 +198,10 @@ def test_a_document_gives_what_it_has_in_the_right_shape(
         count,
     )
     assert list_at(document, "a") == (["b"] if document == {"a": ["b"]} else [])
+
+
+def test_adapters_are_not_rows_of_the_model() -> None:
+    model, alias = {"id": "m", "parent": None}, {"id": "also-m"}
+    rows = [model, alias, {"id": "adapter", "parent": "m"}, "m", None]
+    assert own_models({"data": rows}) == [model, alias]
+    assert own_models(None) == []

@@ -450,6 +450,14 @@ def test_value_is_the_sum_over_labels_that_were_not_asked_for() -> None:
     assert page.value("b") is None
 
 
+def test_labels_are_those_of_the_first_sample_of_a_name_that_is_there() -> None:
+    page = parse_page(b'b{p="1",q=""} 1\nb{p="2"} 2\nc{p="3"} 3\n', {"a", "b", "c"})
+    assert page.labels_of("a", "b", "c") == {"p": "1", "q": ""}
+    assert page.labels_of("a") == page.labels_of() == {}
+    assert list(page.label_values("p")) == ["1", "2", "3"]
+    assert list(page.label_values("q")) == list(page.label_values("r")) == []
+
+
 def test_by_label_takes_a_page_apart() -> None:
     page = parse_page(b'a{p="1"} 1\na{p="2"} 2\nb 4\n', {"a", "b"})
     parts = page.by_label("p")
