@@ -28,6 +28,7 @@ from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 
 from agent.errors import AgentError
+from agent.sources.deadline import seconds_until
 
 CHUNK_BYTES = 16 * 1024
 """Read at once, and the default for the longest frame, which we leave as it is."""
@@ -96,24 +97,16 @@ def call(socket_path: str, method: str, request: bytes, *, limits: CallLimits = 
     exchange = _Exchange(method, request, limits)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(_remaining(deadline))
+            sock.settimeout(seconds_until(deadline))
             sock.connect(socket_path)
             while not exchange.ended:
-                sock.settimeout(_remaining(deadline))
+                sock.settimeout(seconds_until(deadline))
                 sock.sendall(exchange.data_to_send())
-                sock.settimeout(_remaining(deadline))
+                sock.settimeout(seconds_until(deadline))
                 exchange.receive(sock.recv(CHUNK_BYTES))
     except tuple(kind for kind, _ in _REASONS) as error:
         raise CallError(_reason(error)) from error
     return exchange.message()
-
-
-def _remaining(deadline: float) -> float:
-    # A socket's own time-out begins anew with each byte, so it is set before each wait.
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError("past the deadline")
-    return remaining
 
 
 def _reason(error: Exception) -> str:

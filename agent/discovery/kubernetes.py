@@ -8,7 +8,6 @@ API server answers – not at all, at once, for ever – it is asked at most onc
 from __future__ import annotations
 
 import http.client
-import io
 import ipaddress
 import json
 import logging
@@ -30,6 +29,7 @@ from agent.engines.base import list_at, number_at, text_at, value_at
 from agent.errors import SourceAbsentError, SourceError
 from agent.labels import label_text
 from agent.readings import Discovery, FoundServer
+from agent.sources.deadline import end_at
 
 log = logging.getLogger(__name__)
 
@@ -198,17 +198,18 @@ class ApiClient:
             "Connection": "close",
         }
         try:
-            sock = self._connect(min(self._connect_seconds, deadline_seconds))
-            try:
+            with (
+                self._connect(min(self._connect_seconds, deadline_seconds)) as sock,
+                http.client.HTTPResponse(sock, method="GET") as response,
+            ):
+                end_at(deadline, response, sock)
                 connection = http.client.HTTPConnection(self._server.address)
                 connection.sock = sock
                 connection.request("GET", f"{path}?{urlencode(query)}" if query else path, headers=headers)
-                response = _response(sock, deadline)
+                response.begin()
                 if response.status != http.client.OK:
                     raise _refusal(response)
                 yield response
-            finally:
-                sock.close()
         except (OSError, http.client.HTTPException) as error:
             reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
             raise ApiError(reason) from None
@@ -258,32 +259,6 @@ class ApiClient:
                 with suppress(OSError):  # not connected, or closed already
                     # The plain socket's: TLS would take its own state away under the reader.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-class _Until(io.RawIOBase):
-    """A socket's stream that ends at one deadline; a socket's own time-out begins anew with each byte."""
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._socket = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("past the deadline")
-        self._socket.settimeout(remaining)
-        return self._socket.recv_into(buffer)
-
-
-def _response(sock: socket.socket, deadline: float) -> http.client.HTTPResponse:
-    response = http.client.HTTPResponse(sock, method="GET")
-    response.fp.close()
-    response.fp = io.BufferedReader(_Until(sock, deadline))
-    response.begin()
-    return response
 
 
 def _refusal(response: http.client.HTTPResponse) -> ApiError:

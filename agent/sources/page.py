@@ -9,7 +9,6 @@ for them a line costs one look-up and one float.
 from __future__ import annotations
 
 import http.client
-import io
 import logging
 import math
 import re
@@ -30,6 +29,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from agent.errors import SourceError
+from agent.sources.deadline import end_at
 
 # urllib3 writes the whole URL, with its query, into its debug lines and its warnings of odd headers.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -193,38 +193,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-class _DeadlineReader(io.RawIOBase):
-    """A socket's stream that ends at one deadline; a socket's own time-out begins anew with each byte."""
-
-    def __init__(self, stream: io.RawIOBase, sock: socket.socket) -> None:
-        # urllib3 has just set the time-out to what is left of the total.
-        remaining = sock.gettimeout()
-        assert remaining is not None
-        self._deadline = time.monotonic() + remaining
-        self._stream = stream
-        self._socket = sock
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        remaining = self._deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("past the deadline")
-        self._socket.settimeout(remaining)
-        return self._stream.readinto(buffer)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
 class _DeadlineResponse(http.client.HTTPResponse):
     """A response that ends at the deadline, and its connection with it."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_DeadlineReader(self.fp.detach(), sock))
+        # urllib3 has just set the time-out to what is left of the total.
+        remaining = sock.gettimeout()
+        assert remaining is not None
+        end_at(time.monotonic() + remaining, self, sock)
 
     def begin(self) -> None:
         super().begin()
