@@ -21,6 +21,7 @@ from agent.engines.base import EngineDefinition, count_at, list_at, text_at, val
 from agent.engines.registry import ENGINES
 from agent.labels import label_text
 from agent.readings import FoundServer, ModelFacts, PodContainer
+from agent.sources.addresses import is_reachable, parse_address, url_host
 
 MAX_SERVERS_IN_POD = 4
 MAX_CONTAINERS = 32
@@ -719,17 +720,8 @@ _ANNOTATIONS: Mapping[str, Callable[[str], int | str]] = {
 
 def _host_in_url(address: str) -> str | None:
     """The pod's address as it stands in a URL; `None` for one that leads to somebody else, or nowhere."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return None
-    # Link-local: in a cloud that is where the machine's own credentials are served.
-    if ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified or "%" in address:
-        return None
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    if mapped is not None:
-        return _host_in_url(str(mapped))
-    return f"[{ip}]" if ip.version == 6 else str(ip)
+    parsed = parse_address(address)
+    return url_host(parsed) if parsed is not None and is_reachable(parsed) else None
 
 
 def _is_loopback(host: str) -> bool:

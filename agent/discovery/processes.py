@@ -32,7 +32,6 @@ from agent.discovery.process_table import (
     read_bytes,
 )
 from agent.discovery.sockets import (
-    Address,
     Listener,
     address_to_ask,
     load_listeners,
@@ -42,6 +41,7 @@ from agent.discovery.sockets import (
 )
 from agent.errors import SourceAbsentError, SourceError
 from agent.readings import Discovery, FoundServer, PodContainer
+from agent.sources.addresses import Address, url_host
 
 MAX_SERVERS = 64
 HOST_PID_NAMESPACE = "pid:[4026531836]"
@@ -272,7 +272,7 @@ class ProcessSource:
         if known.config.config is None and known.environ is not None:
             known.config = self._find_config(tree.top, known)
         config = known.config.config
-        host = f"[{endpoint.address}]" if endpoint.address.version == 6 else str(endpoint.address)
+        host = url_host(endpoint.address)
         return FoundServer(
             url=f"{'https' if arguments.tls else 'http'}://{host}:{endpoint.listener.port}{arguments.page_path}",
             engine=arguments.engine,

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
 from pathlib import Path
 
-Address = IPv4Address | IPv6Address
+from agent.sources.addresses import Address, is_reachable, unmapped
 
 MAX_ROWS = 65_536
 """Lines of one of the kernel's tables, and open files of one process, that are looked at."""
@@ -62,11 +62,7 @@ def _parse_address(digits: str) -> Address:
     """The kernel writes an address as numbers of 32 bits, each in the machine's own byte order."""
     words = (digits[start : start + 8] for start in range(0, len(digits), 8))
     packed = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)
-    return IPv4Address(packed) if len(packed) == 4 else _unmapped(IPv6Address(packed))
-
-
-def _unmapped(address: IPv6Address) -> Address:
-    return address.ipv4_mapped or address
+    return IPv4Address(packed) if len(packed) == 4 else unmapped(IPv6Address(packed))
 
 
 def load_listeners(process: Path) -> tuple[Listener, ...]:
@@ -150,20 +146,13 @@ def address_to_ask(
     """
     bound = listener.address
     if not bound.is_unspecified:
-        return bound if same_network or _is_reachable(bound) else None
+        return bound if same_network or is_reachable(bound) else None
     if same_network:
         loopback = ip_address("127.0.0.1" if bound.version == 4 else "::1")
         # A socket on :: takes IPv4 too, unless told otherwise, and ::1 may be switched off.
         return loopback if loopback in addresses or bound.version == 4 else ip_address("127.0.0.1")
-    reachable = [address for address in addresses if _is_reachable(address)]
+    reachable = [address for address in addresses if is_reachable(address)]
     alike = [address for address in reachable if address.version == bound.version]
     if alike:
         return alike[0]
     return reachable[0] if reachable and bound.version == 6 else None
-
-
-def _is_reachable(address: Address) -> bool:
-    """From another network. Link-local ones are somebody else's here, such as a cloud's metadata service."""
-    return not (
-        address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-    )

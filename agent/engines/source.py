@@ -25,6 +25,7 @@ from agent.readings import (
     Histogram,
     ServerReading,
 )
+from agent.sources.addresses import url_host
 from agent.sources.page import (
     ADVICE,
     DEFAULT_LIMITS,
@@ -48,7 +49,7 @@ def server_of(url: str) -> str:
     """Host and port of a URL, and what its path has before the page's: behind a gateway only paths differ."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    host = url_host(parts.hostname or "")
     path = parts.path.rstrip("/")
     return f"{host}:{port}" + ("" if path in ("", *PAGE_PATHS) else path)
 

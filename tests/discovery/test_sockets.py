@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.discovery.sockets import (
-    Address,
     Listener,
     address_to_ask,
     load_listeners,
@@ -24,6 +23,7 @@ from agent.discovery.sockets import (
     parse_local_addresses6,
     same_network,
 )
+from agent.sources.addresses import Address
 from tests.discovery.proc_tree import Network, ProcTree, as_stranger, shared_directory, tcp_row
 
 OWN = Path("/proc/self")
