@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from agent.clock import Clock
 from agent.config import Configuration, Engine, RoofOverride
-from agent.discovery.kubernetes import ApiServer, KubernetesSource
+from agent.discovery.api_server import ApiServer
+from agent.discovery.kubernetes import KubernetesSource
 from agent.discovery.pods import PodCredential, PodRules, parse_selector
 from agent.discovery.processes import ProcessSource
 from agent.discovery.sockets import load_local_addresses

@@ -8,33 +8,32 @@ API server answers – not at all, at once, for ever – it is asked at most onc
 from __future__ import annotations
 
 import http.client
-import ipaddress
-import json
 import logging
-import os
 import random
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlencode
+from typing import Any, Protocol
+from urllib.parse import quote
 
+from agent.discovery.api_server import (
+    ADVICE,
+    STATUS_REASONS,
+    ApiClient,
+    ApiError,
+    ApiServer,
+    parse_json,
+    read_json,
+    read_lines,
+)
 from agent.discovery.pods import NOTES, PodFindings, PodRules, find_servers
 from agent.engines.base import list_at, number_at, text_at, value_at
 from agent.errors import SourceAbsentError, SourceError
 from agent.labels import label_text
 from agent.readings import Discovery, FoundServer
-from agent.sources.deadline import end_at
 
 log = logging.getLogger(__name__)
-
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where the kubelet puts a pod's token, the cluster's authority and the pod's namespace."""
 
 MAX_SERVERS = 64
 MAX_PODS = 1000
@@ -44,11 +43,6 @@ MAX_PAGES = 100
 MAX_NAMESPACES = 32
 """Each costs a thread and a connection."""
 MAX_NODE_LABELS = 1000
-MAX_LINE_BYTES = 2**20
-"""Of one event of a watch."""
-MAX_ANSWER_BYTES = 16 * 2**20
-MAX_TOKEN_BYTES = 64 * 1024
-CHUNK_BYTES = 16 * 1024
 PODS_IN_NOTE = 5
 """Named in a note; the others are counted."""
 
@@ -82,225 +76,6 @@ class Pace:
 
 
 DEFAULT_PACE = Pace()
-
-ADVICE: Mapping[str, str] = {
-    "refused": "refused; is the API server up?",
-    "unreachable": "no route to it; is KUBERNETES_SERVICE_HOST right, and does a network policy let it pass?",
-    "timeout": "no complete answer in time; is the API server overloaded?",
-    "tls": "no trusted TLS connection; is ca.crt the cluster's own?",
-    "disconnected": "the connection ended before the answer did; does the API server restart?",
-    "unauthorized": "the token is not accepted; is the service account still there?",
-    "forbidden": "forbidden; bind a {role} with get, list and watch on pods to the agent's service account",
-    "throttled": "it asks to be left alone for a while; is the API server overloaded?",
-    "http_status": "HTTP {status}; is the API server healthy?",
-    "too_large": "more than is taken at once; is this the API server?",
-    "malformed": "the answer is not what an API server says; is this one?",
-    "no_token": "the service account's token or ca.crt cannot be read; is it mounted?",
-    "no_node_name": "NODE_NAME is not set; take it from spec.nodeName (fieldRef) in the agent's pod",
-}
-"""Every reason for which pods cannot be known, and what to say and ask."""
-
-STATUS_REASONS: Mapping[int, str] = {401: "unauthorized", 403: "forbidden", 429: "throttled"}
-
-_REASONS: tuple[tuple[type[BaseException], str], ...] = (
-    (ConnectionRefusedError, "refused"),
-    (ssl.SSLError, "tls"),
-    (TimeoutError, "timeout"),
-    (http.client.IncompleteRead, "disconnected"),
-    (ConnectionError, "disconnected"),
-    (http.client.HTTPException, "malformed"),
-    (OSError, "unreachable"),
-)
-"""By exception, the more telling first."""
-
-
-class ApiError(SourceError):
-    """One request to the API server failed."""
-
-    def __init__(
-        self, reason: str, *, status: int = 0, retry_after_seconds: float = 0.0, role: str = "ClusterRole"
-    ) -> None:
-        self.status = status
-        self.retry_after_seconds = retry_after_seconds
-        super().__init__(reason, f"pods of this node: {ADVICE[reason].format(status=status, role=role)}")
-
-
-# --- the API server ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiServer:
-    """Where it is, and what we show it."""
-
-    host: str
-    port: int
-    service_account: Path = SERVICE_ACCOUNT
-
-    @classmethod
-    def from_environment(
-        cls, environ: Mapping[str, str] = os.environ, service_account: Path = SERVICE_ACCOUNT
-    ) -> ApiServer | None:
-        """As the kubelet tells every pod; `None` outside a cluster."""
-        host, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
-        if not host or not port.isdecimal():
-            return None
-        return cls(host=host.strip("[]"), port=int(port), service_account=service_account)
-
-    @property
-    def address(self) -> str:
-        """Host and port, as in a URL."""
-        return f"[{self.host}]:{self.port}" if _is_ipv6(self.host) else f"{self.host}:{self.port}"
-
-    def token(self) -> str:
-        """The token as it is now: it is bound to a time, and the kubelet replaces it."""
-        try:
-            with (self.service_account / "token").open("rb") as file:
-                token = file.read(MAX_TOKEN_BYTES).decode("ascii").strip()
-        except (OSError, ValueError):
-            raise ApiError("no_token") from None
-        if not token or not token.isprintable() or " " in token:
-            raise ApiError("no_token")
-        return token
-
-    def trust(self) -> ssl.SSLContext:
-        """The cluster's own authority, and no other; as it is now, since it is replaced too."""
-        authority = self.service_account / "ca.crt"
-        if not authority.is_file():
-            raise ApiError("no_token")
-        context = ssl.create_default_context(cafile=str(authority))
-        # The authorities of older clusters lack an identifier that the strict reading asks for.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-        return context
-
-
-class ApiClient:
-    """Asks the API server one thing at a time. `close`, from another thread, ends what is being asked."""
-
-    def __init__(self, server: ApiServer, *, connect_seconds: float) -> None:
-        self._server = server
-        self._connect_seconds = connect_seconds
-        # Guards the next two, which `close` looks at from another thread.
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._closed = False
-
-    @contextmanager
-    def get(
-        self, path: str, query: Mapping[str, str], *, deadline_seconds: float
-    ) -> Iterator[http.client.HTTPResponse]:
-        """The answer to one GET, if it is 200; whatever else happens within, `ApiError`."""
-        deadline = time.monotonic() + deadline_seconds
-        headers = {
-            "Authorization": f"Bearer {self._server.token()}",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "roofline-agent",
-            "Connection": "close",
-        }
-        try:
-            with (
-                self._connect(min(self._connect_seconds, deadline_seconds)) as sock,
-                http.client.HTTPResponse(sock, method="GET") as response,
-            ):
-                end_at(deadline, response, sock)
-                connection = http.client.HTTPConnection(self._server.address)
-                connection.sock = sock
-                connection.request("GET", f"{path}?{urlencode(query)}" if query else path, headers=headers)
-                response.begin()
-                if response.status != http.client.OK:
-                    raise _refusal(response)
-                yield response
-        except (OSError, http.client.HTTPException) as error:
-            reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
-            raise ApiError(reason) from None
-
-    def _connect(self, seconds: float) -> ssl.SSLSocket:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            self._server.host, self._server.port, type=socket.SOCK_STREAM
-        )[0]
-        plain = socket.socket(family, kind, protocol)
-        try:
-            # Before it connects: wrapped after the other end has reset it, a socket is lost open.
-            sock = self._server.trust().wrap_socket(
-                plain, server_hostname=self._server.host, do_handshake_on_connect=False
-            )
-        except BaseException:
-            plain.close()
-            raise
-        try:
-            self._hold(sock)
-            sock.settimeout(seconds)
-            # A watch may be silent for long; this tells whether anybody is still there.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in (
-                (socket.TCP_KEEPIDLE, 15),
-                (socket.TCP_KEEPINTVL, 5),
-                (socket.TCP_KEEPCNT, 3),
-            ):
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            sock.connect(address)
-            sock.do_handshake()
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _hold(self, sock: socket.socket) -> None:
-        with self._lock:
-            self._socket = sock
-            if self._closed:
-                raise ConnectionAbortedError("closed")
-
-    def close(self) -> None:
-        """Ask nothing any more."""
-        with self._lock:
-            self._closed = True
-            if self._socket is not None:
-                with suppress(OSError):  # not connected, or closed already
-                    # The plain socket's: TLS would take its own state away under the reader.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-def _refusal(response: http.client.HTTPResponse) -> ApiError:
-    after = response.headers.get("Retry-After", "")
-    return ApiError(
-        STATUS_REASONS.get(response.status, "http_status"),
-        status=response.status,
-        retry_after_seconds=float(after) if after.isdecimal() and len(after) < 7 else 0.0,
-    )
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
-
-
-def _read_json(response: http.client.HTTPResponse) -> Any:
-    body = bytearray()
-    while chunk := response.read1(CHUNK_BYTES):
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise ApiError("too_large")
-    return _parse_json(body)
-
-
-def _parse_json(text: bytes | bytearray) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise ApiError("malformed") from None
-
-
-def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The lines as they come; what has no end when the stream ends is no line."""
-    rest = b""
-    while chunk := response.read1(CHUNK_BYTES):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MAX_LINE_BYTES:
-            raise ApiError("too_large")
-        yield from filter(None, lines)
 
 
 # --- a loop on its own thread --------------------------------------------------------------------
@@ -339,27 +114,50 @@ class _Known:
     """It has been told something at least once."""
 
 
-class _Loop:
-    """Asks again and again, on a thread of its own, and publishes what it knows."""
+class _Board:
+    """Where what is known stands: one thread writes, others read."""
 
-    def __init__(self, name: str, server: ApiServer, pace: Pace, chance: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         self.known = _Known()
-        self.attempted = threading.Event()
-        """Set when something was published, or the loop ended."""
+        self.written = threading.Event()
+        """Set when something was published, or nothing more will be."""
+
+    def publish(self, known: _Known) -> None:
+        self.known = known
+        self.written.set()
+
+
+class _Question(Protocol):
+    """What is asked of the API server, again and again."""
+
+    name: str
+    client: ApiClient
+    board: _Board
+
+    def ask(self) -> float:
+        """Ask once, however long that lasts, publish, and give the seconds until the next time."""
+
+    def fail(self, error: ApiError) -> float:
+        """Publish what is known after it, and give the seconds until the next time."""
+
+
+class _Loop:
+    """Asks one question again and again, on a thread of its own."""
+
+    def __init__(self, question: _Question, pace: Pace) -> None:
+        self.board = question.board
+        self._question = question
         self._pace = pace
-        self._chance = chance
-        self._back_off = _BackOff(pace, chance)
-        self._client = ApiClient(server, connect_seconds=pace.connect_seconds)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=question.name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        self._client.close()
-        self.attempted.set()
+        self._question.client.close()
+        self.board.written.set()
 
     def join(self, seconds: float) -> None:
         self._thread.join(timeout=seconds)
@@ -368,33 +166,20 @@ class _Loop:
         wait = 0.0
         while not self._stop.wait(wait):
             try:
-                wait = self._step()
+                wait = self._question.ask()
             except ApiError as error:
-                wait = self._failed(error)
+                wait = self._question.fail(error)
             except Exception:  # as in a poller's thread: a bug must not end it unseen
-                log.exception("%s: the reader itself failed", self._thread.name)
+                log.exception("%s: the reader itself failed", self._question.name)
                 wait = self._pace.most_back_off_seconds
-                self._publish(
-                    replace(
-                        self.known,
-                        problem=SourceError("internal", "pods of this node: the reader itself failed"),
-                    )
-                )
-
-    def _publish(self, known: _Known) -> None:
-        self.known = known
-        self.attempted.set()
-
-    def _step(self) -> float:
-        """Ask once, however long that lasts, and give the seconds until the next time."""
-        raise NotImplementedError
-
-    def _failed(self, error: ApiError) -> float:
-        self._publish(replace(self.known, problem=error))
-        return self._back_off.next(error)
+                problem = SourceError("internal", "pods of this node: the reader itself failed")
+                self.board.publish(replace(self.board.known, problem=problem))
 
 
-class _Pods(_Loop):
+# --- what is asked -------------------------------------------------------------------------------
+
+
+class _Pods:
     """The pods of this node, in one namespace or in all."""
 
     def __init__(
@@ -406,7 +191,12 @@ class _Pods(_Loop):
         pace: Pace,
         chance: Callable[[], float],
     ) -> None:
-        super().__init__(f"pods-{namespace or 'all'}", server, pace, chance)
+        self.name = f"pods-{namespace or 'all'}"
+        self.client = ApiClient(server, connect_seconds=pace.connect_seconds)
+        self.board = _Board()
+        self._pace = pace
+        self._chance = chance
+        self._back_off = _BackOff(pace, chance)
         self._role = f"Role in namespace {namespace}" if namespace is not None else "ClusterRole"
         self._path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods" if namespace else "/api/v1/pods"
         self._node_name = node_name
@@ -424,7 +214,7 @@ class _Pods(_Loop):
         self._watching_forbidden_until = 0.0
         self._too_many = False
 
-    def _step(self) -> float:
+    def ask(self) -> float:
         if self._version is None:
             self._list()
             if self._lists_only:
@@ -434,7 +224,7 @@ class _Pods(_Loop):
             return 0.0
         return self._watch(self._version)
 
-    def _failed(self, error: ApiError) -> float:
+    def fail(self, error: ApiError) -> float:
         if error.status == http.client.GONE:
             self._version, self._first_version = None, None
             return self._back_off.next()  # what is known is not wrong, only due to be listed again
@@ -443,7 +233,8 @@ class _Pods(_Loop):
         if error.reason == "forbidden":
             self._version = None
             error = ApiError(error.reason, status=error.status, role=self._role)
-        return super()._failed(error)
+        self.board.publish(replace(self.board.known, problem=error))
+        return self._back_off.next(error)
 
     @property
     def _lists_only(self) -> bool:
@@ -480,8 +271,8 @@ class _Pods(_Loop):
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise ApiError("timeout")
-        with self._client.get(self._path, query, deadline_seconds=remaining) as response:
-            page = _read_json(response)
+        with self.client.get(self._path, query, deadline_seconds=remaining) as response:
+            page = read_json(response)
         if not isinstance(value_at(page, "items"), list | None) or not isinstance(
             value_at(page, "metadata"), dict
         ):
@@ -503,13 +294,13 @@ class _Pods(_Loop):
         started = time.monotonic()
         opened = False
         try:
-            with self._client.get(
+            with self.client.get(
                 self._path, query, deadline_seconds=seconds + self._pace.slack_seconds
             ) as response:
                 opened = True
                 self._tell()
-                for line in _lines(response):
-                    self._apply(_parse_json(line))
+                for line in read_lines(response):
+                    self._apply(parse_json(line))
         except ApiError as error:
             if not opened and error.reason == "forbidden":
                 self._watching_forbidden_until = time.monotonic() + self._pace.recheck_seconds
@@ -566,33 +357,38 @@ class _Pods(_Loop):
             )
         if self._too_many:
             notes.append(f"more than {MAX_PODS} pods on this node; the rest is not looked at")
-        self._publish(_Known(pods=tuple(self._pods.values()), notes=tuple(notes), ever=True))
+        self.board.publish(_Known(pods=tuple(self._pods.values()), notes=tuple(notes), ever=True))
 
 
 def _key(pod: Any) -> tuple[str, str]:
     return text_at(pod, "metadata", "namespace") or "", text_at(pod, "metadata", "name") or ""
 
 
-class _NodeLabels(_Loop):
+class _NodeLabels:
     """The labels of the node itself, for who may read them."""
 
+    name = "node-labels"
+
     def __init__(self, node_name: str, server: ApiServer, pace: Pace, chance: Callable[[], float]) -> None:
-        super().__init__("node-labels", server, pace, chance)
+        self.client = ApiClient(server, connect_seconds=pace.connect_seconds)
+        self.board = _Board()
+        self._pace = pace
+        self._back_off = _BackOff(pace, chance)
         self._path = f"/api/v1/nodes/{quote(node_name, safe='')}"
 
-    def _step(self) -> float:
-        with self._client.get(self._path, {}, deadline_seconds=self._pace.list_seconds) as response:
-            node = _read_json(response)
+    def ask(self) -> float:
+        with self.client.get(self._path, {}, deadline_seconds=self._pace.list_seconds) as response:
+            node = read_json(response)
         labels = value_at(node, "metadata", "labels")
         texts = labels.items() if isinstance(labels, dict) else ()
         kept = [(key, value) for key, value in texts if isinstance(value, str)][:MAX_NODE_LABELS]
-        self._publish(_Known(labels=dict(kept), ever=True))
+        self.board.publish(_Known(labels=dict(kept), ever=True))
         self._back_off.calm()
         return self._pace.recheck_seconds
 
-    def _failed(self, error: ApiError) -> float:
+    def fail(self, error: ApiError) -> float:
         note = _NODE_NOTES.get(error.status)
-        self._publish(replace(self.known, notes=(note,) if note is not None else ()))
+        self.board.publish(replace(self.board.known, notes=(note,) if note is not None else ()))
         return self._pace.recheck_seconds if note is not None else self._back_off.next(error)
 
 
@@ -634,17 +430,20 @@ class KubernetesSource:
         self._lock = threading.Lock()
         self._closed = False
         self._started = False
-        self._pods: tuple[_Pods, ...] = ()
-        self._node: _NodeLabels | None = None
+        self._pods: tuple[_Loop, ...] = ()
+        self._node: _Loop | None = None
         if server is not None and node_name:
             namespaces: tuple[str | None, ...] = tuple(dict.fromkeys(rules.namespaces)) or (None,)
-            self._pods = tuple(_Pods(one, node_name, rules, server, pace, chance) for one in namespaces)
-            self._node = _NodeLabels(node_name, server, pace, chance)
+            self._pods = tuple(
+                _Loop(_Pods(namespace, node_name, rules, server, pace, chance), pace)
+                for namespace in namespaces
+            )
+            self._node = _Loop(_NodeLabels(node_name, server, pace, chance), pace)
 
     @property
     def node_labels(self) -> Mapping[str, str]:
         """As last read; empty where they may not be, or are not yet."""
-        return (self._node.known.labels if self._node is not None else None) or {}
+        return (self._node.board.known.labels if self._node is not None else None) or {}
 
     def read(self) -> Discovery:
         """What is known now, without asking anybody; only the first time it waits a little for an answer."""
@@ -657,13 +456,13 @@ class KubernetesSource:
         self._start()
         deadline = time.monotonic() + self._pace.first_answer_seconds
         for loop in self._pods:
-            loop.attempted.wait(max(0.0, deadline - time.monotonic()))
-        known = [loop.known for loop in self._pods]
+            loop.board.written.wait(max(0.0, deadline - time.monotonic()))
+        known = [loop.board.known for loop in self._pods]
         problems = [one.problem or (None if one.ever else ApiError("timeout")) for one in known]
         failed = [problem for problem in problems if problem is not None]
         if len(failed) == len(known):
             raise failed[0]
-        return _discovery(known, failed, self._node.known.notes if self._node is not None else ())
+        return _discovery(known, failed, self._node.board.known.notes if self._node is not None else ())
 
     def close(self) -> None:
         """End the threads; one that cannot be ended within a second is left behind."""

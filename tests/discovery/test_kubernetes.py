@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.discovery.kubernetes import (
-    ADVICE,
-    MAX_SERVERS,
-    ApiServer,
-    KubernetesSource,
-    Pace,
-)
+from agent.discovery.api_server import ADVICE, ApiServer
+from agent.discovery.kubernetes import MAX_SERVERS, KubernetesSource, Pace
 from agent.discovery.pods import PodRules, parse_selector
 from agent.errors import SourceAbsentError, SourceError
 from agent.readings import Discovery
