@@ -475,6 +475,10 @@ class FoundServer:
     """The name of the configured credentials that it is asked with."""
 
 
+MAX_FOUND = 64
+"""Servers of one node that are watched without being configured; it has fewer GPUs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovery:
     """All serving engines that one way of looking found."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from agent.clock import Clock
-from agent.readings import Discovery, FoundServer, ModelFacts, ServerReading
+from agent.readings import MAX_FOUND, Discovery, FoundServer, ModelFacts, ServerReading
 from agent.resolution import merge_facts
 from agent.sources.base import Poller
 
@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 GONE_SECONDS = 10 * 60.0
 """A found server that is gone is shown as down for so long."""
-MAX_FOUND = 64
-"""Servers that are watched without being configured; the node has fewer GPUs."""
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 

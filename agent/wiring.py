@@ -152,8 +152,8 @@ class Wiring:
                 for number, one in enumerate(settings.credentials)
             ),
         )
-        name = os.environ.get(NODE_NAME_VARIABLE, self.node)
-        return KubernetesSource(name, rules, server=ApiServer.from_environment())
+        node_name = os.environ.get(NODE_NAME_VARIABLE, "")
+        return KubernetesSource(node_name, rules, server=ApiServer.from_environment())
 
     def finder(self, source: Source[Discovery]) -> Poller[Discovery]:
         """At the pace of discovery."""

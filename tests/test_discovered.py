@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from agent.app import Agent
 from agent.clock import ManualClock
 from agent.config import Configuration, redacted
+from agent.errors import SourceError
 from agent.readings import (
     Discovery,
     FoundServer,
@@ -259,6 +260,17 @@ def test_a_found_server_is_shown_the_credentials_of_its_selector_and_no_others(
         server.shutdown()
         thread.join()
     assert set(server.shown) == {shown}
+
+
+def test_a_pod_that_is_not_told_its_node_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.delenv("NODE_NAME", raising=False)
+    document = {"discovery": {"kubernetes": {"enabled": True}}}
+    wiring = Wiring(Configuration.model_validate(document), ManualClock(), "the-pod-s-own-host-name")
+    source = wiring.kubernetes()
+    assert source is not None
+    with closing(source), pytest.raises(SourceError, match=r"NODE_NAME is not set.*spec\.nodeName"):
+        source.read()
 
 
 def test_credentials_of_pods_are_shown_to_nobody() -> None:

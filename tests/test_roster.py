@@ -9,8 +9,8 @@ import pytest
 
 from agent.clock import ManualClock
 from agent.errors import SourceError
-from agent.readings import Discovery, FoundServer, ModelFacts, PodContainer, ServerReading
-from agent.roster import GONE_SECONDS, MAX_FOUND, MonitoredServer, Roster
+from agent.readings import MAX_FOUND, Discovery, FoundServer, ModelFacts, PodContainer, ServerReading
+from agent.roster import GONE_SECONDS, MonitoredServer, Roster
 from agent.sources.base import Poller
 
 

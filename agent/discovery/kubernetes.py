@@ -31,11 +31,10 @@ from agent.discovery.pods import NOTES, PodFindings, PodRules, find_servers
 from agent.engines.base import list_at, number_at, text_at, value_at
 from agent.errors import SourceAbsentError, SourceError
 from agent.labels import label_text
-from agent.readings import Discovery, FoundServer
+from agent.readings import MAX_FOUND, Discovery, FoundServer
 
 log = logging.getLogger(__name__)
 
-MAX_SERVERS = 64
 MAX_PODS = 1000
 """Of one node, or of one namespace on it; the kubelet runs 110 unless told otherwise."""
 MAX_PAGES = 100
@@ -495,11 +494,9 @@ def _discovery(known: list[_Known], failed: list[SourceError], node_notes: tuple
     notes += [note for one in known for note in one.notes]
     notes += node_notes
     notes += _pod_notes(pods)
-    if len(servers) > MAX_SERVERS:
-        notes.append(
-            f"{len(servers) - MAX_SERVERS} more engines than {MAX_SERVERS} in pods, which are left out"
-        )
-    return Discovery(servers=tuple(servers[:MAX_SERVERS]), notes=tuple(dict.fromkeys(notes)))
+    if len(servers) > MAX_FOUND:
+        notes.append(f"{len(servers) - MAX_FOUND} more engines than {MAX_FOUND} in pods, which are left out")
+    return Discovery(servers=tuple(servers[:MAX_FOUND]), notes=tuple(dict.fromkeys(notes)))
 
 
 def _pod_notes(pods: list[PodFindings]) -> list[str]:

@@ -40,10 +40,9 @@ from agent.discovery.sockets import (
     same_network,
 )
 from agent.errors import SourceAbsentError, SourceError
-from agent.readings import Discovery, FoundServer, PodContainer
+from agent.readings import MAX_FOUND, Discovery, FoundServer, PodContainer
 from agent.sources.addresses import Address, url_host
 
-MAX_SERVERS = 64
 HOST_PID_NAMESPACE = "pid:[4026531836]"
 """The number is the kernel's own, the same on every machine."""
 INIT = 1
@@ -226,7 +225,7 @@ class ProcessSource:
         self._forget_others(trees)
         gpus = self._find_gpus(processes)
         servers, notes = [], list(gpus.notes)
-        for tree in trees[:MAX_SERVERS]:
+        for tree in trees[:MAX_FOUND]:
             server, problem = self._try(tree, gpus)
             # Only now, since all that was read of it may be another's that has its number since.
             if self._runs(tree.top):
@@ -237,8 +236,8 @@ class ProcessSource:
         hidden = sum(known.environ is None for known in self._known.values())
         if hidden:
             notes.append(HIDDEN.format(count=hidden))
-        if len(trees) > MAX_SERVERS:
-            notes.append(LEFT_OUT.format(count=len(trees) - MAX_SERVERS, most=MAX_SERVERS))
+        if len(trees) > MAX_FOUND:
+            notes.append(LEFT_OUT.format(count=len(trees) - MAX_FOUND, most=MAX_FOUND))
         return Discovery(servers=tuple(servers), notes=tuple(notes))
 
     def close(self) -> None:
@@ -303,7 +302,7 @@ class ProcessSource:
         return known
 
     def _forget_others(self, trees: Sequence[Tree]) -> None:
-        running = {(tree.top.pid, tree.top.started_ticks) for tree in trees[:MAX_SERVERS]}
+        running = {(tree.top.pid, tree.top.started_ticks) for tree in trees[:MAX_FOUND]}
         self._known = {key: known for key, known in self._known.items() if key in running}
 
     def _find_config(self, top: Process, known: _Known) -> FoundConfig:

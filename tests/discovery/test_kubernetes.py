@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from agent.discovery.api_server import ADVICE, ApiServer
-from agent.discovery.kubernetes import MAX_SERVERS, KubernetesSource, Pace
+from agent.discovery.kubernetes import KubernetesSource, Pace
 from agent.discovery.pods import PodRules, parse_selector
 from agent.errors import SourceAbsentError, SourceError
-from agent.readings import Discovery
+from agent.readings import MAX_FOUND, Discovery
 from tests.discovery.kube_api import (
     NODE,
     TOKEN,
@@ -191,10 +191,10 @@ def test_a_forbidden_namespace_does_not_hide_the_others(api: KubeApi, open_sourc
 
 
 def test_engines_are_limited_and_the_rest_is_counted(api: KubeApi, open_source: Open) -> None:
-    for number in range(MAX_SERVERS + 3):
+    for number in range(MAX_FOUND + 3):
         api.apply(pod(f"p{number:03}", ip=f"10.0.1.{number}"))
     reading = open_source().read()
-    assert len(reading.servers) == MAX_SERVERS
+    assert len(reading.servers) == MAX_FOUND
     assert reading.notes == ("3 more engines than 64 in pods, which are left out",)
 
 

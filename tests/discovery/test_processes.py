@@ -21,7 +21,6 @@ from agent.discovery.process_table import LOOKS, ProcessTable, parse_stat
 from agent.discovery.processes import (
     HIDDEN,
     HIDEPID,
-    MAX_SERVERS,
     NOT_ON_HOST,
     UNMATCHED,
     ProcessSource,
@@ -29,7 +28,7 @@ from agent.discovery.processes import (
     parse_cgroup,
 )
 from agent.errors import SourceAbsentError, SourceError
-from agent.readings import Discovery, FoundServer, PodContainer
+from agent.readings import MAX_FOUND, Discovery, FoundServer, PodContainer
 from tests.discovery.proc_tree import Network, ProcTree, as_stranger, shared_directory
 from tests.discovery.test_model_config import CONFIG, write, write_cache
 
@@ -249,11 +248,11 @@ def test_a_blanked_environment_costs_the_cache_only(tree: ProcTree, tmp_path: Pa
 
 
 def test_servers_beyond_the_most_are_counted(tree: ProcTree) -> None:
-    for number in range(MAX_SERVERS + 3):
+    for number in range(MAX_FOUND + 3):
         argv = ["llama-server", "--port", str(10_000 + number)]
         tree.add(100 + number, argv, started=5000 - number, listens=[("0.0.0.0", 10_000 + number)])
     discovery = read(tree)
-    assert len(discovery.servers) == MAX_SERVERS
+    assert len(discovery.servers) == MAX_FOUND
     assert "3 more" in "".join(discovery.notes)
     assert 100 not in {server.pid for server in discovery.servers}  # the latest are left out
 
