@@ -20,6 +20,7 @@ from agent.discovery.pods import (
     parse_selector,
 )
 from agent.readings import PodContainer
+from tests.json_values import JSON
 
 TRUSTED = PodRules(namespaces=("chat",))
 
@@ -209,11 +210,6 @@ def test_a_selector_that_is_none_is_refused(text: str) -> None:
         parse_selector(text)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=12,
-)
 PLACES = st.sampled_from(
     [
         ("metadata",),

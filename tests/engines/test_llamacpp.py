@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agent.engines.llamacpp import COUNTERS, LLAMACPP
 from agent.readings import COUNTER_NAMES, EngineReading, ModelFacts
 from agent.sources.page import parse_page
+from tests.json_values import JSON
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "llamacpp"
 TEXTS = {
@@ -258,13 +259,6 @@ def test_whatever_the_numbers_are_there_is_a_reading(values: dict[str, float]) -
     engine = read("".join(f"{name} {value}\n" for name, value in kept.items()), ONE_SLOT)
     sequence_steps = engine.counters.sequence_steps
     assert sequence_steps is None or sequence_steps >= 0
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=9,
-)
 
 
 def shaped(*keys: str, **parts: st.SearchStrategy[object]) -> st.SearchStrategy[object]:

@@ -15,6 +15,7 @@ from agent.engines.lmdeploy import LMDEPLOY
 from agent.engines.registry import ENGINES
 from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, ModelFacts
 from agent.sources.page import parse_page
+from tests.json_values import JSON
 
 TEXT = (Path(__file__).parent.parent / "fixtures" / "lmdeploy" / "lmdeploy-rendered-0.18.0.txt").read_text()
 MODEL = 'engine="0",model_name="Qwen/Qwen3-8B"'
@@ -301,11 +302,6 @@ def test_labels_that_are_missing_or_wrong_still_give_readings(hows: list[str]) -
         assert all((value := getattr(counters, name)) is None or value >= 0 for name in COUNTER_NAMES)
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=9,
-)
 ROWS = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "root", "parent"), JSON))
 
 

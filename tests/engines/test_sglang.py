@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agent.engines.sglang import IDLE_REPORT_SECONDS, MOMENTS, SGLANG
 from agent.readings import COUNTER_NAMES, EngineReading, ModelFacts
 from agent.sources.page import parse_page
+from tests.json_values import JSON
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "sglang"
 UNIFIED, DECODE = (
@@ -561,12 +562,6 @@ def test_a_server_is_asked_for_what_its_release_has(text: str, asked: set[str]) 
 
 
 # --- whatever comes ------------------------------------------------------------------------------
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=9,
-)
 
 
 def shaped(example: dict[str, Any]) -> st.SearchStrategy[object]:

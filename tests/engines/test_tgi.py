@@ -14,6 +14,7 @@ from agent.engines.registry import ENGINES
 from agent.engines.tgi import TGI
 from agent.readings import COUNTER_NAMES, EngineReading, ModelFacts
 from agent.sources.page import parse_page
+from tests.json_values import JSON
 
 TEXT = (Path(__file__).parent.parent / "fixtures" / "tgi" / "tgi-constructed-3.3.7.txt").read_text()
 
@@ -367,13 +368,6 @@ def test_labels_that_are_missing_or_doubled_still_give_a_reading(hows: list[str]
     counters = read(text).counters
     assert counters.requests_finished == 3
     assert all((value := getattr(counters, name)) is None or value >= 0 for name in COUNTER_NAMES)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=9,
-)
 
 
 @given(info=JSON | st.fixed_dictionaries({}, optional=dict.fromkeys(INFO_OF_2_2, JSON)))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent.engines.trtllm import TRTLLM
 from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, ModelFacts
 from agent.sources.page import parse_page
+from tests.json_values import JSON
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "trtllm"
 TEXTS = {path.stem.removeprefix("constructed-"): path.read_text() for path in FIXTURES.glob("*.txt")}
@@ -244,13 +245,6 @@ def test_any_values_and_missing_labels_are_a_reading(lines: list[tuple[str, floa
     named = [(re.split(r"[{ ]", line)[0] if bare else line.rpartition(" ")[0], n) for line, n, bare in lines]
     counters = read("".join(f"{series} {number!r}\n" for series, number in dict(named).items())).counters
     assert all(value >= 0 for value in counted(counters).values())
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=9,
-)
 
 
 @given(

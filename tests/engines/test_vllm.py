@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from agent.engines.vllm import COUNTERS, VLLM
 from agent.readings import COUNTER_NAMES, EngineCounters, EngineReading, ModelFacts
 from agent.sources.page import parse_page
+from tests.json_values import JSON
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "vllm"
 TEXTS = {path.stem.removeprefix("0.32.0-"): path.read_text() for path in FIXTURES.glob("0.32.0-*.txt")}
@@ -358,11 +359,6 @@ def test_only_a_page_without_running_requests_leaves_a_question() -> None:
     assert not load.when(parse_page(TEXTS["load-1"].encode(), VLLM.wanted))
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
-    max_leaves=9,
-)
 ROWS = st.fixed_dictionaries({}, optional=dict.fromkeys(("id", "root", "parent", "max_model_len"), JSON))
 
 
