@@ -130,6 +130,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
     attribution = attribute_window(facts, traffic, work)
     context = traffic.context_tokens if traffic is not None else None
     tokens_per_sequence = traffic.work.tokens_per_sequence_step if traffic is not None else 1.0
+    line, weights_seconds = step_line(window), weight_read_seconds(facts)
     ridge = facts.ridge_flops_per_byte
     cache = None
     if reading.kv_used_ratio is not None:
@@ -167,7 +168,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         roof=facts.roof,
         constants=facts.constants,
         attribution=attribution,
-        verdict=_engine_verdict(facts, traffic, work, attribution),
+        verdict=_engine_verdict(facts, traffic, work, attribution, line, weights_seconds),
         kv=cache,
         limiter=limiter,
         limiter_reason=limiter_reason,
@@ -189,8 +190,8 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
             else None
         ),
         agreement_ratio=_agreement(facts, traffic, work, attribution),
-        step_line=step_line(window),
-        weight_read_seconds=weight_read_seconds(facts),
+        step_line=line,
+        weight_read_seconds=weights_seconds,
         objectives=count_objectives(facts.totals, facts.objectives),
         totals=facts.totals,
     )
@@ -237,7 +238,12 @@ def hung_reason(window: EngineWindow | None, gpu: GpuWindow | None, *, alone: bo
 
 
 def _engine_verdict(
-    facts: EngineFacts, traffic: Traffic | None, work: Workload | None, attribution: Attribution | None
+    facts: EngineFacts,
+    traffic: Traffic | None,
+    work: Workload | None,
+    attribution: Attribution | None,
+    line: StepLine | None,
+    weights_seconds: float | None,
 ) -> Verdict:
     window = facts.window
     if window is None:
@@ -253,11 +259,10 @@ def _engine_verdict(
         if attribution.busy_seconds == 0:
             return Verdict(bottleneck="idle", confidence_ratio=1.0, evidence="modelled", reason="no steps")
         return Verdict(bottleneck="unknown", reason=facts.gpus_problem or "its GPU's roof is not known")
-    line, read_seconds = step_line(window), weight_read_seconds(facts)
     detail = describe_step(work, traffic, facts.ridge_flops_per_byte)
-    if line is not None and read_seconds is not None:
-        intercept, weights = render_seconds(line.intercept_seconds), render_seconds(read_seconds)
-        if line.intercept_seconds < LINE_TOLERANCE * read_seconds:
+    if line is not None and weights_seconds is not None:
+        intercept, weights = render_seconds(line.intercept_seconds), render_seconds(weights_seconds)
+        if line.intercept_seconds < LINE_TOLERANCE * weights_seconds:
             return Verdict(
                 bottleneck="unknown",
                 reason=f"by its own record a step takes {intercept} before its first sequence, less than the "
