@@ -53,7 +53,7 @@ def fit_step_line(
         return None
     mean_batch, mean_seconds = sequences / steps, seconds / steps
     variance = squared_sequences / steps - mean_batch**2
-    if variance < (MIN_BATCH_VARIATION * mean_batch) ** 2:
+    if variance <= 0 or variance < (MIN_BATCH_VARIATION * mean_batch) ** 2:
         return None
     error = STEP_TIME_SCATTER * math.sqrt((1 + mean_batch**2 / variance) / steps)
     if error > MAX_INTERCEPT_ERROR:

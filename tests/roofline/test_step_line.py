@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.roofline.step_line import MIN_BATCH_VARIATION, STEP_TIME_SCATTER, StepLine, fit_step_line
@@ -124,6 +124,7 @@ def test_a_line_is_found_again_and_scales_with_time(
 NUMBER = st.floats(allow_nan=False, min_value=-1e30, max_value=1e30)
 
 
+@example(steps=1.0, sequences=2e-311, seconds=1.0, squared_sequences=0.0, sequence_seconds=0.0)
 @given(steps=NUMBER, sequences=NUMBER, seconds=NUMBER, squared_sequences=NUMBER, sequence_seconds=NUMBER)
 def test_whatever_the_sums_a_line_is_one_that_steps_can_have(
     steps: float, sequences: float, seconds: float, squared_sequences: float, sequence_seconds: float
