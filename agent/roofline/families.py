@@ -14,6 +14,10 @@ from agent.roofline.models import Architecture, Attention, DenseFfn, ExpertFfn, 
 
 Config = Mapping[str, Any]
 
+MAX_LAYERS = 4096
+MAX_NUMBER = 2**31
+"""What a ``config.json`` says beyond these is of no model, and would take for ever or overflow."""
+
 
 def parse_architecture(config: Config) -> Architecture:
     """The architecture that a ``config.json`` describes; of a multimodal model, its language part.
@@ -28,7 +32,11 @@ def parse_architecture(config: Config) -> Architecture:
     if reader is None:
         known = ", ".join(sorted(FAMILIES))
         raise UnknownModelError(f"model_type {model_type!r} is not known (known: {known})")
-    return reader(config)
+    architecture = reader(config)
+    for group in architecture.expert_ffn:
+        if group.active > group.experts:
+            raise UnknownModelError(f"{group.active} experts of {group.experts} cannot be active at once")
+    return architecture
 
 
 # --- numbers -----------------------------------------------------------------------------------------
@@ -39,12 +47,27 @@ def _positive(config: Config, *keys: str, default: int | None = None) -> int:
     for key in keys:
         value = config.get(key)
         if value is not None:
-            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-                raise UnknownModelError(f"{key} must be a whole number above 0, not {value!r}")
-            return value
-    if default is None:
-        raise UnknownModelError(f"{keys[0]} must be a whole number above 0, not None")
-    return default
+            return _within(1, MAX_NUMBER, key, value)
+    return _within(1, MAX_NUMBER, keys[0], default)
+
+
+def _count(config: Config, key: str) -> int:
+    """A number that may be 0, and is where nothing is said."""
+    value = config.get(key)
+    return 0 if value is None else _within(0, MAX_NUMBER, key, value)
+
+
+def _layers(config: Config) -> int:
+    return _within(1, MAX_LAYERS, "num_hidden_layers", config.get("num_hidden_layers"))
+
+
+def _within(least: int, most: int, key: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        above = "above 0" if least else "not below 0"
+        raise UnknownModelError(f"{key} must be a whole number {above}, not {value!r}")
+    if value > most:
+        raise UnknownModelError(f"{key} is {value}, and no model has more than {most}")
+    return value
 
 
 def _heads(config: Config) -> tuple[int, int, int]:
@@ -63,7 +86,7 @@ def _tied(config: Config, *, default: bool = False) -> bool:
 
 def _windowed(config: Config, windowed: int, *, window: int | None, **further: Any) -> tuple[Attention, ...]:
     """Attention layers, so many of which see only a window."""
-    layers = _positive(config, "num_hidden_layers")
+    layers = _layers(config)
     heads, kv_heads, head_dim = _heads(config)
     shape: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, **further}
     groups = []
@@ -76,11 +99,23 @@ def _windowed(config: Config, windowed: int, *, window: int | None, **further: A
 
 def _windowed_layers(config: Config, *, pattern: Callable[[int], bool]) -> int:
     """How many layers see a window: as ``layer_types`` says, else by the family's pattern."""
-    layers = _positive(config, "num_hidden_layers")
-    types = config.get("layer_types")
-    if isinstance(types, list):
-        return sum(1 for kind in types if kind in ("sliding_attention", "chunked_attention"))
-    return sum(1 for layer in range(layers) if pattern(layer))
+    said = _typed_layers(config, "sliding_attention", "chunked_attention")
+    return sum(1 for layer in range(_layers(config)) if pattern(layer)) if said is None else said
+
+
+def _typed_layers(config: Config, *kinds: str) -> int | None:
+    """How many layers are of these kinds by ``layer_types``; `None` without it."""
+    types, layers = config.get("layer_types"), _layers(config)
+    if not isinstance(types, list):
+        return None
+    if len(types) > layers:
+        raise UnknownModelError(f"layer_types has {len(types)} layers, num_hidden_layers {layers}")
+    return sum(1 for kind in types if kind in kinds)
+
+
+def _window(config: Config) -> int | None:
+    """How far its attention sees back, where that is limited."""
+    return (_count(config, "sliding_window") or None) if config.get("use_sliding_window", True) else None
 
 
 # --- dense -------------------------------------------------------------------------------------------
@@ -99,9 +134,9 @@ def _dense(
     """A reader of a family with one attention and one feed-forward a layer."""
 
     def read(config: Config) -> Architecture:
-        layers, hidden = _positive(config, "num_hidden_layers"), _positive(config, "hidden_size")
+        layers, hidden = _layers(config), _positive(config, "hidden_size")
         heads, kv_heads, head_dim = _heads(config)
-        window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+        window = _window(config)
         behind = windowed(config) if windowed is not None else layers
         small = hidden * (2 if norm_bias else 1) * (norms_per_layer * layers + 1)
         if config.get("attention_bias", qkv_bias):
@@ -149,10 +184,12 @@ def _gemma3_windows(config: Config) -> int:
 
 def _expert_layers(config: Config) -> int:
     """Layers with experts where a family leaves some out: every n-th, the first ones, or a list."""
-    layers = _positive(config, "num_hidden_layers")
+    layers = _layers(config)
     step = _positive(config, "decoder_sparse_step", "moe_layer_freq", default=1)
-    first = int(config.get("first_k_dense_replace") or 0)
-    plain = set(config.get("mlp_only_layers") or ())
+    first, listed = _count(config, "first_k_dense_replace"), config.get("mlp_only_layers") or []
+    if not isinstance(listed, list):
+        raise UnknownModelError(f"mlp_only_layers must be a list, not {listed!r}")
+    plain = {layer for layer in listed if isinstance(layer, int)}
     if first:
         return sum(1 for layer in range(first, layers) if layer % step == 0)
     return sum(1 for layer in range(layers) if layer not in plain and (layer + 1) % step == 0)
@@ -168,7 +205,7 @@ def _mixture(
     """A reader of a family with grouped-query attention and experts."""
 
     def read(config: Config) -> Architecture:
-        layers, hidden = _positive(config, "num_hidden_layers"), _positive(config, "hidden_size")
+        layers, hidden = _layers(config), _positive(config, "hidden_size")
         heads, kv_heads, head_dim = _heads(config)
         width = _positive(config, *expert_width)
         shared_width, gate = shared(config, width)
@@ -178,7 +215,7 @@ def _mixture(
             small += layers * (heads + 2 * kv_heads) * head_dim
         if config.get("use_qk_norm", qk_norm):
             small += layers * head_dim * ((heads + kv_heads) if qk_norm_whole else 2)
-        window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
+        window = _window(config)
         return Architecture(
             hidden=hidden,
             vocabulary=_positive(config, "vocab_size"),
@@ -207,19 +244,19 @@ def _plain_layers(config: Config, layers: int) -> tuple[DenseFfn, ...]:
 
 def _counted_shared(config: Config, width: int) -> tuple[int, bool]:
     """So many shared experts of an expert's own width."""
-    return int(config.get("n_shared_experts") or 0) * width, False
+    return _count(config, "n_shared_experts") * width, False
 
 
 def _gated_shared(config: Config, width: int) -> tuple[int, bool]:
     """One shared expert of its own width, behind a gate."""
-    own = int(config.get("shared_expert_intermediate_size") or 0)
+    own = _count(config, "shared_expert_intermediate_size")
     return own, own > 0
 
 
 def _deepseek(config: Config) -> Architecture:
     """Latent attention, and experts after the first layers."""
-    layers, hidden = _positive(config, "num_hidden_layers"), _positive(config, "hidden_size")
-    query_rank = config.get("q_lora_rank")
+    layers, hidden = _layers(config), _positive(config, "hidden_size")
+    query_rank = _count(config, "q_lora_rank") or None
     kv_rank = _positive(config, "kv_lora_rank")
     width = _positive(config, "moe_intermediate_size")
     with_experts = _expert_layers(config)
@@ -236,9 +273,9 @@ def _deepseek(config: Config) -> Architecture:
                 nope_dim=_positive(config, "qk_nope_head_dim"),
                 rope_dim=_positive(config, "qk_rope_head_dim"),
                 value_dim=_positive(config, "v_head_dim"),
-                top_k=config.get("index_topk"),
-                index_heads=int(config.get("index_n_heads") or 0),
-                index_dim=int(config.get("index_head_dim") or 0),
+                top_k=_count(config, "index_topk") or None,
+                index_heads=_count(config, "index_n_heads"),
+                index_dim=_count(config, "index_head_dim"),
             ),
         ),
         dense_ffn=_plain_layers(config, layers - with_experts),
@@ -257,7 +294,7 @@ def _deepseek(config: Config) -> Architecture:
 
 def _gpt_oss(config: Config) -> Architecture:
     """Every other layer sees a window of 128; all projections and experts have biases, heads have sinks."""
-    layers, hidden = _positive(config, "num_hidden_layers"), _positive(config, "hidden_size")
+    layers, hidden = _layers(config), _positive(config, "hidden_size")
     heads, kv_heads, head_dim = _heads(config)
     experts, width = _positive(config, "num_local_experts"), _positive(config, "intermediate_size")
     behind = _windowed_layers(config, pattern=lambda layer: layer % 2 == 0)
@@ -281,7 +318,7 @@ def _gpt_oss(config: Config) -> Architecture:
 
 def _llama4(config: Config) -> Architecture:
     """Three of four layers see their own chunk; experts in every n-th layer, one of which is shared."""
-    layers, hidden = _positive(config, "num_hidden_layers"), _positive(config, "hidden_size")
+    layers, hidden = _layers(config), _positive(config, "hidden_size")
     width = _positive(config, "intermediate_size")
     step = _positive(config, "interleave_moe_layer_step", default=1)
     with_experts = layers // step
@@ -313,7 +350,7 @@ def _gemma4(config: Config) -> Architecture:
 
     Each layer has a dense feed-forward, and beside it experts where ``enable_moe_block`` says so.
     """
-    layers, hidden = _positive(config, "num_hidden_layers"), _positive(config, "hidden_size")
+    layers, hidden = _layers(config), _positive(config, "hidden_size")
     heads, kv_heads, head_dim = _heads(config)
     behind = _windowed_layers(config, pattern=lambda layer: (layer + 1) % 6 != 0)
     experts: tuple[ExpertFfn, ...] = ()
@@ -357,11 +394,10 @@ def _gemma4(config: Config) -> Architecture:
 
 def _qwen35(config: Config) -> Architecture:
     """Gated delta nets, and full attention with an output gate in every fourth layer."""
-    layers, hidden = _positive(config, "num_hidden_layers"), _positive(config, "hidden_size")
+    layers, hidden = _layers(config), _positive(config, "hidden_size")
     heads, kv_heads, head_dim = _heads(config)
-    types = config.get("layer_types")
-    every = _positive(config, "full_attention_interval", default=4)
-    full = types.count("full_attention") if isinstance(types, list) else layers // every
+    typed = _typed_layers(config, "full_attention")
+    full = layers // _positive(config, "full_attention_interval", default=4) if typed is None else typed
     keys, values = _positive(config, "linear_num_key_heads"), _positive(config, "linear_num_value_heads")
     key_dim, value_dim = _positive(config, "linear_key_head_dim"), _positive(config, "linear_value_head_dim")
     kernel = _positive(config, "linear_conv_kernel_dim", default=4)
@@ -441,7 +477,7 @@ def _nemotron_h(config: Config) -> Architecture:
                 active=_positive(config, "num_experts_per_tok"),
                 width=_positive(config, "moe_intermediate_size"),
                 matrices=2,
-                shared_width=int(config.get("moe_shared_expert_intermediate_size") or 0),
+                shared_width=_count(config, "moe_shared_expert_intermediate_size"),
             ),
         )
     dense: tuple[DenseFfn, ...] = ()

@@ -38,6 +38,16 @@ def _named(name: str) -> Dtype:
 
 BF16 = _named("bf16")
 
+
+def _whole(given: Config, *keys: str, default: int) -> int:
+    """The first of these keys that says something."""
+    value = next((said for key in keys if (said := given.get(key))), default)
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UnknownModelError(f"{keys[0]} must be a whole number, not {value!r}") from None
+
+
 # What a pattern of modules that were not converted names, by part.
 _MODULES: tuple[tuple[Part, re.Pattern[str]], ...] = (
     ("attention", re.compile(r"self_attn|attention|\battn")),
@@ -63,17 +73,18 @@ def parse_quantization(config: Config) -> Quantization:
     if reader is None:
         raise UnknownModelError(f"quantization {method!r} is not known (known: {', '.join(sorted(METHODS))})")
     found = reader(given)
-    ignored = _ignored(given, int(config.get("num_hidden_layers") or 0))
+    ignored = _ignored(given, _whole(config, "num_hidden_layers", default=0))
     return replace(found, parts={**dict.fromkeys(ignored, BF16), **found.parts})
 
 
 def _ignored(given: Config, layers: int) -> Iterable[Part]:
     """Parts that stayed in 16 bit: named by a pattern, or one by one in most of the layers."""
-    names = [
-        str(name)
-        for key in ("ignore", "ignored_layers", "modules_to_not_convert", "exclude_modules")
-        for name in given.get(key) or ()
-    ]
+    names: list[str] = []
+    for key in ("ignore", "ignored_layers", "modules_to_not_convert", "exclude_modules"):
+        listed = given.get(key) or []
+        if not isinstance(listed, list):
+            raise UnknownModelError(f"{key} must be a list, not {listed!r}")
+        names += map(str, listed)
     for part, pattern in _MODULES:
         named = [name for name in names if pattern.search(name)]
         wild = any("*" in name or name.startswith("re:") or not re.search(r"\.\d+\.", name) for name in named)
@@ -91,8 +102,8 @@ def _fp8(given: Config) -> Quantization:
 
 def _integer(given: Config) -> Quantization:
     """AWQ, GPTQ: integers that are widened to 16 bit before the product."""
-    bits, group = given.get("bits") or given.get("w_bit") or 4, given.get("group_size") or 128
-    return Quantization(weights=_grouped(int(bits), int(group)))
+    bits, group = _whole(given, "bits", "w_bit", default=4), _whole(given, "group_size", default=128)
+    return Quantization(weights=_grouped(bits, group))
 
 
 def _grouped(bits: int, group: int) -> Dtype:
@@ -104,20 +115,25 @@ def _grouped(bits: int, group: int) -> Dtype:
 
 
 def _compressed_tensors(given: Config) -> Quantization:
-    groups = [group for group in (given.get("config_groups") or {}).values() if isinstance(group, Mapping)]
+    listed = given.get("config_groups")
+    groups = (
+        [group for group in listed.values() if isinstance(group, Mapping)]
+        if isinstance(listed, Mapping)
+        else []
+    )
     weights = [group.get("weights") for group in groups]
     if not weights or not isinstance(weights[0], Mapping):
         raise UnknownModelError("compressed-tensors without config_groups.*.weights")
     first, activations = weights[0], groups[0].get("input_activations")
-    bits, kind, size = int(first.get("num_bits") or 0), first.get("type"), first.get("group_size")
+    bits, kind = _whole(first, "num_bits", default=0), first.get("type")
     if (bits, kind) == (8, "float"):
         dtype = _named("fp8_block" if first.get("block_structure") else "fp8")
     elif (bits, kind) == (8, "int"):
         dtype = _named("int8")
     elif (bits, kind) == (4, "float"):
-        dtype = _named("nvfp4" if int(size or 16) == 16 else "mxfp4")
+        dtype = _named("nvfp4" if _whole(first, "group_size", default=16) == 16 else "mxfp4")
     elif (bits, kind) == (4, "int"):
-        dtype = _grouped(4, int(size or 128))
+        dtype = _grouped(4, _whole(first, "group_size", default=128))
     else:
         raise UnknownModelError(f"compressed-tensors weights of {bits} bits, type {kind!r}")
     if not activations:  # only the weights are small: the product is in 16 bit

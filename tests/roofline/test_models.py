@@ -145,6 +145,20 @@ def test_only_a_name_that_is_understood_whole_is_found(served_name: str, known: 
         ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number above 0"),
         ({"hidden_size": "4096"}, "hidden_size must be a whole number above 0"),
         ({"num_key_value_heads": 5}, "cannot share"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and no model has more than 4096"),
+        ({"vocab_size": 10**20}, "vocab_size is 1"),
+        ({"num_attention_heads": 10**6}, "head_dim must be a whole number above 0"),
+        ({"model_type": "gemma2", "layer_types": ["sliding_attention"] * 33}, "layer_types has 33 layers"),
+        ({"model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3}, "3 experts of 2"),
+        (
+            {"model_type": "qwen3_moe", "moe_intermediate_size": 1, "mlp_only_layers": {"0": 1}},
+            "mlp_only_layers must be a list",
+        ),
+        (
+            {"model_type": "deepseek_v3", "kv_lora_rank": 1, "moe_intermediate_size": 1}
+            | {"first_k_dense_replace": -(10**12)},
+            "first_k_dense_replace must be a whole number not below 0",
+        ),
     ],
 )
 def test_what_is_not_known_is_refused_with_the_reason(change: dict[str, Any], said: str) -> None:

@@ -83,7 +83,10 @@ def test_a_checkpoint_may_prescribe_the_kv_cache() -> None:
         ({"quant_method": "quip"}, "quantization 'quip' is not known"),
         ({"quant_method": "gptq", "bits": 3}, "weights of 3 bits"),
         ({"quant_method": "compressed-tensors"}, "without config_groups"),
+        ({"quant_method": "compressed-tensors", "config_groups": ["weights"]}, "without config_groups"),
         (compressed(6, "float"), "6 bits"),
+        ({"quant_method": "awq", "bits": "four"}, "bits must be a whole number, not 'four'"),
+        ({"quant_method": "fp8", "ignored_layers": "lm_head"}, "ignored_layers must be a list"),
         ({"quant_method": "modelopt", "quant_algo": "W4A8"}, "'W4A8' is not known"),
     ],
 )
