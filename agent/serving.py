@@ -162,7 +162,7 @@ class Serving:
         alone = all(residents[uuid] == 1 for uuid in speaking.gpus)
         try:
             return self._assess_engine(speaking, now, alone=alone)
-        except (ArithmeticError, ValueError) as error:
+        except Exception as error:  # as in a poller's thread: a bug in one reader is not the node's
             log.exception("%s: its page cannot be assessed", speaking.server.server)
             message = f"its page cannot be assessed: {type(error).__name__}; the log has the traceback"
             key = EngineKey(server=speaking.server.server, rank=speaking.reading.rank)

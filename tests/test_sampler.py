@@ -569,10 +569,11 @@ def test_a_rank_that_leaves_the_page_is_down_and_later_forgotten() -> None:
     assert [(e.key.rank, e.up) for e in bench.run(620).engines] == [("0", True)]
 
 
-def test_a_page_of_absurd_numbers_costs_its_own_engine_only() -> None:
+@pytest.mark.parametrize("capacity", [10**400, "many"], ids=["absurd", "not even a number"])
+def test_a_page_of_absurd_numbers_costs_its_own_engine_only(capacity: Any) -> None:
     bench = Bench(neighbour=True)
     (absurd,) = vllm(1000).engines
-    bench.neighbour.answer = ServerReading(engines=(replace(absurd, kv_capacity_tokens=10**400),))
+    bench.neighbour.answer = ServerReading(engines=(replace(absurd, kv_capacity_tokens=capacity),))
     assessment = serving(bench, 30)
     healthy, sick = assessment.engines
     assert healthy.up
