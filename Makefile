@@ -29,7 +29,7 @@ e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 
 	@tests/e2e/install_vllm.sh $(VLLM_DIR)
 	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/vllm_server.py tests/e2e/vllm_mixture.py tests/e2e/vllm_discovery.py $(PYTEST)
 
-e2e-llamacpp: $(VENV)/.dev  ## Against a real llama-server on this CPU (builds 800 MB into .venv-llamacpp)
+e2e-llamacpp: $(VENV)/.dev  ## Against a real llama-server on this CPU (builds 600 MB into .venv-llamacpp)
 	@tests/e2e/install_llamacpp.sh $(LLAMACPP_DIR)
 	@LLAMACPP_DIR=$(LLAMACPP_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/llamacpp_server.py $(PYTEST)
 

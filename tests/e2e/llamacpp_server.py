@@ -32,9 +32,10 @@ CONTEXT = 8192
 START_SECONDS = 60.0
 LONG_TOKENS = 700
 """Of a request that keeps its slot busy for longer than the agent's window."""
+WINDOW_SECONDS = 5
 CONFIGURATION = {
     "engines_interval_seconds": 0.5,
-    "window_seconds": 5,
+    "window_seconds": WINDOW_SECONDS,
     "nvml": {"enabled": False},
     "discovery": {"interval_seconds": 1},
 }
@@ -83,6 +84,10 @@ class LlamaServer:
         }
         timings = requests.post(f"{self.url}/completion", json=body, timeout=120).json()["timings"]
         return Answered(prompt_tokens=timings["prompt_n"], generated_tokens=timings["predicted_n"])
+
+    def busy_slots(self) -> float:
+        """By its own word."""
+        return self.page().value("llamacpp:requests_processing")
 
     def page(self) -> Page:
         """Its metrics."""
@@ -139,7 +144,8 @@ def play(server: LlamaServer, agent: AgentProcess) -> Record:
             clients.submit(server.ask, prompt_tokens=64, generated_tokens=LONG_TOKENS, seed=seed)
             for seed in range(SLOTS)
         ]
-        time.sleep(CONFIGURATION["window_seconds"] + 1.5)  # type: ignore[operator]  # a number
+        wait_until(lambda: server.busy_slots() == SLOTS, "the slots did not get busy", seconds=20)
+        time.sleep(WINDOW_SECONDS + 1.5)
         while not any(one.done() for one in long):
             counted = server.page().value("llamacpp:tokens_predicted_total")
             working.append((Page(agent.url), counted))
