@@ -359,8 +359,6 @@ class ModelFacts:
     served_names: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
     """As of a ``config.json``."""
-    config_origin: str | None = None
-    """Where `config` was found, in a word."""
     weight_dtype: str | None = None
     """Of the weights, or the method by which they are quantized: ``bfloat16``, ``fp8``, ``awq``, …"""
     kv_dtype: str | None = None
@@ -398,9 +396,6 @@ class EngineReading:
     """What its running requests hold of the cache, where that is told by itself."""
     kv_capacity_tokens: float | None = None
     kv_block_tokens: int | None = None
-    kv_dtype: str | None = None
-    """As the engine names it; ``auto`` means the model's."""
-    max_num_seqs: int | None = None
     counters: EngineCounters = field(default_factory=EngineCounters)
     step_tokens: Histogram | None = None
     """Tokens a step, over the steps that gave output."""

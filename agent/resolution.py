@@ -7,7 +7,7 @@ engine's process, then the catalogue by the served name. What nobody tells is un
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ class Resolution:
     origin: ModelOrigin = "unknown"
     """Where the architecture is known from."""
     problem: str | None = None
+    facts: ModelFacts = field(default_factory=ModelFacts)
+    """All that is said of it, the configuration first."""
 
 
 def merge_facts(*sayings: ModelFacts) -> ModelFacts:
@@ -55,7 +57,13 @@ def resolve_model(
 ) -> Resolution:
     """The served model of one engine, which has so many GPUs on this node."""
     process = process or ModelFacts()
-    said = merge_facts(configured, ModelFacts(kv_dtype=reading.kv_dtype), reading.facts, process)
+    said = merge_facts(configured, reading.facts, process)
+    return replace(_resolve(said, configured, reading, process, gpus), facts=said)
+
+
+def _resolve(
+    said: ModelFacts, configured: ModelFacts, reading: EngineReading, process: ModelFacts, gpus: int
+) -> Resolution:
     name = reading.model or next(iter(said.served_names), None) or said.path or ""
     origin, config = next(_configs(configured, reading, process), (None, None))
     if origin is None or config is None:

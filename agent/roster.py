@@ -39,8 +39,6 @@ class MonitoredServer:
     """It runs on this machine."""
     model: ModelFacts = field(default_factory=ModelFacts)
     """As configured."""
-    max_num_seqs: int | None = None
-    """As configured."""
     found: FoundServer | None = None
     """What was found out about it, if it was found."""
 

@@ -16,7 +16,7 @@ from agent.judgement import EngineFacts, assess_engine, attribute_window, clock_
 from agent.node import Bill, Node
 from agent.placement import Placement
 from agent.readings import EngineReading, Failed, ModelFacts, ServerReading
-from agent.resolution import Resolution, merge_facts
+from agent.resolution import Resolution
 from agent.roofline.bottleneck import Verdict, settle
 from agent.roofline.gpus import GpuSpec
 from agent.roofline.roof import Roof
@@ -181,9 +181,6 @@ class Serving:
         track.seen_at_seconds = now
         process = server.found.facts if server.found is not None else ModelFacts()
         resolution = track.resolution(server.model, reading, process=process, gpus=len(speaking.gpus))
-        said = merge_facts(
-            ModelFacts(max_num_seqs=server.max_num_seqs or reading.max_num_seqs), reading.facts, process
-        )
         is_new_page = track.history.add(speaking.at_seconds, reading)
         spec, roof, gpu_window = self._ground(local, resolution)
         facts = EngineFacts(
@@ -201,7 +198,7 @@ class Serving:
             roof=roof,
             gpu_window=gpu_window,
             alone_on_gpu=alone,
-            max_num_seqs=said.max_num_seqs,
+            max_num_seqs=resolution.facts.max_num_seqs,
             container=server.found.container if server.found is not None else None,
             objectives=self._objectives,
         )

@@ -136,7 +136,7 @@ class EngineTrack:
         self, configured: ModelFacts, reading: EngineReading, *, process: ModelFacts | None, gpus: int
     ) -> Resolution:
         """The model, resolved again only when something that is said of it has changed."""
-        asked = (configured, reading.model, reading.kv_dtype, reading.facts, process, gpus)
+        asked = (configured, reading.model, reading.facts, process, gpus)
         if asked != self._resolved_for:
             self._resolution = resolve_model(configured, reading, process=process, gpus=gpus)
             self._resolved_for = asked

@@ -107,7 +107,6 @@ class Wiring:
             gpus=engine.gpus,
             on_this_node=urlsplit(engine.url).hostname in LOOPBACK,
             model=_configured_facts(engine),
-            max_num_seqs=engine.max_num_seqs,
         )
 
     def _monitored(
@@ -222,7 +221,7 @@ def gpu_processes(reading: NodeReading | None) -> dict[str, list[int]]:
 def _configured_facts(engine: Engine) -> ModelFacts:
     model = engine.model
     if model is None:
-        return ModelFacts()
+        return ModelFacts(max_num_seqs=engine.max_num_seqs)
     config = find_config(model.name) if model.name is not None else None
     if model.config_json is not None:
         config = load_config_json(model.config_json)
@@ -233,6 +232,7 @@ def _configured_facts(engine: Engine) -> ModelFacts:
         tensor_parallel=model.tensor_parallel,
         pipeline_parallel=model.pipeline_parallel,
         expert_parallel=model.expert_parallel,
+        max_num_seqs=engine.max_num_seqs,
     )
 
 

@@ -13,7 +13,7 @@ from agent.roofline.gpus import find_gpu
 
 
 def page(model: str, kv_dtype: str | None = None) -> EngineReading:
-    return EngineReading(engine="vllm", model=model, kv_dtype=kv_dtype)
+    return EngineReading(engine="vllm", model=model, facts=ModelFacts(kv_dtype=kv_dtype))
 
 
 def test_the_configuration_comes_before_the_served_name() -> None:
@@ -114,7 +114,6 @@ def test_how_it_is_run_is_told_fact_by_fact() -> None:
         EngineReading(
             engine="sglang",
             model=HUB_70B,
-            kv_dtype=None,
             facts=ModelFacts(tensor_parallel=4, pipeline_parallel=2, kv_dtype="fp8_e5m2"),
         ),
         process=ModelFacts(pipeline_parallel=4, weight_dtype="fp8"),

@@ -619,7 +619,7 @@ FULL_ENGINE = replace(
     vllm(5000).engines[0],
     time_to_first_token=Histogram(bounds=(0.1, math.inf), cumulative=(3, 4), sum=0.5),
     start_time_seconds=1.0,
-    kv_dtype="auto",
+    facts=ModelFacts(kv_dtype="auto"),
 )
 
 
@@ -629,6 +629,7 @@ FULL_ENGINE = replace(
     activity=st.none() | subset(H100.activity),
     engine=subset(FULL_ENGINE),
     counters=subset(FULL_ENGINE.counters),
+    facts=subset(FULL_ENGINE.facts),
     model=st.sampled_from(["llama-3.1-8b", "unheard-of", ""]),
     growth=st.floats(min_value=0, max_value=1e6),
 )
@@ -637,6 +638,7 @@ def test_nothing_that_is_missing_makes_it_raise(
     activity: Activity | None,
     engine: EngineReading,
     counters: EngineCounters,
+    facts: ModelFacts,
     model: str,
     growth: float,
 ) -> None:
@@ -648,7 +650,7 @@ def test_nothing_that_is_missing_makes_it_raise(
             for f in fields(counters)
             if (value := getattr(counters, f.name)) is not None
         }
-        reading = replace(engine, model=model, counters=EngineCounters(**grown))
+        reading = replace(engine, model=model, counters=EngineCounters(**grown), facts=facts)
         bench.engine.answer = ServerReading(engines=(reading,))
         assessment = bench.run(5)
     conserved(assessment, 19)

@@ -24,7 +24,6 @@ from typing import Any
 from agent.model_files import load_config_json
 
 CONFIG_JSON = "config.json"
-ORIGIN = "process"
 ONE_FILE = ".gguf"
 """How a model ends that has its architecture in the file of its weights."""
 MAX_STEPS = 256
@@ -42,7 +41,6 @@ class FoundConfig:
     """What was found, or why nothing was."""
 
     config: Mapping[str, Any] | None = None
-    origin: str = ORIGIN
     problem: str | None = None
 
 

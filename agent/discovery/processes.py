@@ -270,7 +270,6 @@ class ProcessSource:
         endpoint = known.endpoint = self._find_endpoint(tree, known)
         if known.config.config is None and known.environ is not None:
             known.config = self._find_config(tree.top, known)
-        config = known.config.config
         host = url_host(endpoint.address)
         return FoundServer(
             url=f"{'https' if arguments.tls else 'http'}://{host}:{endpoint.listener.port}{arguments.page_path}",
@@ -278,11 +277,7 @@ class ProcessSource:
             pid=endpoint.process.pid,
             gpu_uuids=self._order(tree.top, known, gpus),
             container=known.container,
-            facts=replace(
-                arguments.facts,
-                config=config,
-                config_origin=None if config is None else known.config.origin,
-            ),
+            facts=replace(arguments.facts, config=known.config.config),
         )
 
     def _know(self, top: Process) -> _Known | None:

@@ -80,7 +80,6 @@ def read(page: Page, documents: Documents = NO_DOCUMENTS) -> tuple[EngineReading
             kv_used_ratio=_kv_used_ratio(page, documents, capacity),
             kv_held_tokens=_held_tokens(page, documents),
             kv_capacity_tokens=capacity,
-            max_num_seqs=facts.max_num_seqs,
             counters=replace(counters, sequence_steps=_sequence_steps(page, counters.steps)),
             tokens_at_end=True,
             facts=facts,

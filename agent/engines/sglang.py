@@ -277,8 +277,6 @@ def _read_rank(rank: str, speakers: _Speakers, told: _Told) -> EngineReading:
         kv_used_ratio=KV_USED.read(own),
         kv_capacity_tokens=_kv_capacity_tokens(own, load, told),
         kv_block_tokens=_kv_block_tokens(own, told),
-        kv_dtype=facts.kv_dtype,
-        max_num_seqs=facts.max_num_seqs,
         counters=_scheduler_counters(own, load, role, speakers, told),
         gauge_age_seconds=_gauge_age_seconds(load, told),
         role=role,

@@ -189,7 +189,6 @@ def _presentable(reading: EngineReading) -> EngineReading:
         counters=EngineCounters(**counters),
         rank=label_text(reading.rank),
         model=label_text(reading.model),
-        kv_dtype=_label(reading.kv_dtype),
         version=_label(reading.version),
         facts=replace(
             facts,

@@ -111,7 +111,6 @@ def read(page: Page, documents: Documents = NO_DOCUMENTS) -> tuple[EngineReading
             requests_running=_once_begun(page, DECODING),
             requests_waiting=_once_begun(page, WAITING),
             kv_capacity_tokens=_kv_capacity_tokens(page, documents),
-            max_num_seqs=facts.max_num_seqs,
             counters=_counters(page),
             inter_token_latency=read_histogram(page, INTER_TOKEN_LATENCY),
             request_latency=read_histogram(page, REQUEST_LATENCY),

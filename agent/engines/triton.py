@@ -134,19 +134,17 @@ def _has_backend(part: Page) -> bool:
 
 def _read_model(rank: str, model: str, part: Page) -> EngineReading:
     max_num_seqs = MAX_NUM_SEQS.read(part)
-    limit = int(max_num_seqs) if max_num_seqs else None
     reading = EngineReading(
         engine="triton",
         rank=rank,
         model=model,
         requests_running=_requests_running(part),
         requests_waiting=_requests_waiting(part),
-        max_num_seqs=limit,
         counters=_counters(part),
         time_to_first_token=_time_to_first_token(part),
         request_latency=_request_latency(part),
         tokens_at_end=True,
-        facts=ModelFacts(max_num_seqs=limit),
+        facts=ModelFacts(max_num_seqs=int(max_num_seqs) if max_num_seqs else None),
     )
     return _with_kv_cache(reading, part) if _kv_cache_agrees(part) else reading
 

@@ -122,8 +122,11 @@ def read(
         counters=replace(readings[0].counters, rejected_requests=REJECTED.read(shared)),
         requests_in_flight=_requests_in_flight(documents),
     )
-    facts, version = _model_facts(documents), text_at(documents.get("version"), "version")
-    return tuple(replace(reading, facts=facts, version=version) for reading in readings)
+    model, version = _model_facts(documents), text_at(documents.get("version"), "version")
+    return tuple(
+        replace(reading, facts=replace(model, kv_dtype=reading.facts.kv_dtype), version=version)
+        for reading in readings
+    )
 
 
 def _read_engine(rank: str, page: Page, shared: Page, *, engines: int) -> EngineReading:
@@ -145,13 +148,13 @@ def _read_engine(rank: str, page: Page, shared: Page, *, engines: int) -> Engine
         kv_used_ratio=KV_USED.read(page),
         kv_capacity_tokens=_kv_capacity_tokens(cache, engines),
         kv_block_tokens=integer_of(cache.get("block_size")),
-        kv_dtype=cache.get("cache_dtype"),
         counters=counters,
         step_tokens=read_histogram(page, STEP_TOKENS),
         time_to_first_token=read_histogram(page, TIME_TO_FIRST_TOKEN),
         inter_token_latency=read_histogram(page, INTER_TOKEN_LATENCY),
         request_latency=read_histogram(page, REQUEST_LATENCY),
         computed_prompt_lengths=read_histogram(page, COMPUTED_PROMPT_LENGTHS),
+        facts=ModelFacts(kv_dtype=cache.get("cache_dtype")),
     )
 
 

@@ -15,7 +15,15 @@ from agent.advice.model import Advice
 from agent.advice.node import advise_node
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
 from agent.exposition.headline import headline, notes
-from agent.readings import Absent, Failed, GpuAllocation, Histogram, PodContainer, ServerReading
+from agent.readings import (
+    Absent,
+    EngineReading,
+    Failed,
+    GpuAllocation,
+    Histogram,
+    PodContainer,
+    ServerReading,
+)
 from agent.roofline.bottleneck import Verdict
 from agent.roofline.roof import Roof
 from agent.sources.base import SourceState
@@ -136,6 +144,20 @@ def _roof(roof: Roof | None) -> Any:
     return _fields(roof, "flops_per_second dram_bytes_per_second ridge_flops_per_byte")
 
 
+def _engine_reading(reading: EngineReading | None) -> dict[str, Any] | None:
+    if reading is None:
+        return None
+    return {
+        **_fields(
+            reading,
+            "version start_time_seconds requests_running requests_waiting requests_in_flight kv_used_ratio "
+            "kv_capacity_tokens kv_block_tokens",
+        ),
+        **_fields(reading.facts, "kv_dtype max_num_seqs"),
+        **_fields(reading, "gauge_age_seconds role"),
+    }
+
+
 def _engine(engine: EngineAssessment) -> dict[str, Any]:
     work = engine.work
     return {
@@ -154,11 +176,7 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
             "compute_dtype": engine.compute_dtype,
             "total_parameters": engine.served.architecture.total_parameters,
         },
-        "reading": _fields(
-            engine.reading,
-            "version start_time_seconds requests_running requests_waiting requests_in_flight kv_used_ratio "
-            "kv_capacity_tokens kv_block_tokens kv_dtype max_num_seqs gauge_age_seconds role",
-        ),
+        "reading": _engine_reading(engine.reading),
         "window": _fields(
             engine.window,
             "seconds increments running_mean running_ratio waiting_mean held_tokens_mean seconds_since_step",

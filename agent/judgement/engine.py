@@ -141,13 +141,12 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
             context_tokens=context,
             history=window.kv_points if window is not None else (),
         )
-    max_num_seqs = facts.max_num_seqs or reading.max_num_seqs
     limiter, limiter_reason = batch_limiter(
         waiting=window.waiting_mean if window is not None else None,
         running=window.running_mean if window is not None else None,
         used_ratio=reading.kv_used_ratio,
         preemptions=(window.increments.preemptions or 0.0) if window is not None else 0.0,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=facts.max_num_seqs,
     )
     return EngineAssessment(
         key=facts.key,
@@ -172,7 +171,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         kv=cache,
         limiter=limiter,
         limiter_reason=limiter_reason,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=facts.max_num_seqs,
         ridge_flops_per_byte=ridge,
         ridge_batch=(
             ridge_batch(

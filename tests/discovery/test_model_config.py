@@ -57,7 +57,7 @@ def find(root: Path, path: str, **given: object) -> FoundConfig:
 def test_a_directory_is_found_from_where_the_process_is(root: Path, path: str) -> None:
     write(root / "models/m/config.json")
     write(root / "srv/m/config.json")
-    assert find(root, path) == FoundConfig(config=CONFIG, origin="process")
+    assert find(root, path) == FoundConfig(config=CONFIG)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_server_is_found_with_all_that_is_known_of_it(tree: ProcTree, tmp_path
     assert server.gpu_uuids == ("GPU-a", "GPU-b")
     assert server.container is None
     assert (server.facts.path, server.facts.tensor_parallel) == ("org/model", 2)
-    assert (server.facts.config, server.facts.config_origin) == (CONFIG, "process")
+    assert server.facts.config == CONFIG
 
 
 def test_nothing_is_found_where_nothing_serves(tree: ProcTree) -> None:
@@ -629,7 +629,7 @@ def test_a_real_server_is_found_with_its_port_and_its_config(tmp_path: Path, fla
         server = found(real(lambda: {"GPU-a": [worker]}), pid)
         assert server is not None
         assert server.url == f"http://127.0.0.1:{port}/metrics"
-        assert (server.facts.config, server.facts.config_origin) == (CONFIG, "process")
+        assert server.facts.config == CONFIG
         assert "vllm:" in requests.get(server.url, timeout=5).text
 
 

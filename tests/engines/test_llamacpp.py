@@ -181,7 +181,7 @@ def test_the_servers_own_interface_says_what_the_page_does_not() -> None:
         weight_bytes=115902464,
         parameters=57942528,
     )
-    assert (engine.model, engine.version, engine.max_num_seqs) == ("/models/tiny.gguf", "b0-unknown", 4)
+    assert (engine.model, engine.version, engine.facts.max_num_seqs) == ("/models/tiny.gguf", "b0-unknown", 4)
 
 
 def test_with_its_properties_alone_the_model_is_known_by_its_alias() -> None:

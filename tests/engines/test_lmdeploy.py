@@ -65,7 +65,7 @@ def test_state_of_the_engine_is_read() -> None:
     assert (engine.engine, engine.rank, engine.model) == ("lmdeploy", "0", "Qwen/Qwen3-8B")
     assert engine.start_time_seconds == 1795474735.78
     assert (engine.requests_running, engine.kv_used_ratio) == (8, 0.21)
-    assert (engine.kv_capacity_tokens, engine.version, engine.max_num_seqs) == (None, None, None)
+    assert (engine.kv_capacity_tokens, engine.version, engine.facts.max_num_seqs) == (None, None, None)
     assert engine.gauge_age_seconds == 10
 
 

@@ -73,7 +73,7 @@ def test_the_mean_decode_batch_is_between_the_requests_running() -> None:
 def test_state_and_histograms_are_read() -> None:
     for engine in read(NODE):
         assert (engine.requests_running, engine.requests_waiting, engine.kv_used_ratio) == (8, 0, 0.125)
-        assert (engine.kv_capacity_tokens, engine.kv_dtype) == (4096 * 16, "auto")
+        assert (engine.kv_capacity_tokens, engine.facts.kv_dtype) == (4096 * 16, "auto")
         assert engine.step_tokens is not None
         assert engine.step_tokens.count == engine.counters.steps
         assert engine.request_latency is not None

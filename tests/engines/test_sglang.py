@@ -421,7 +421,7 @@ def test_loads_time_the_steps() -> None:
     assert counters.timed_sequence_seconds == pytest.approx(77.248)
     assert counters.prefill_step_seconds == pytest.approx(0.912345)
     assert engine.version == "0.5.23"
-    assert (engine.max_num_seqs, engine.facts.max_num_seqs) == (2048, 2048)
+    assert engine.facts.max_num_seqs == 2048
 
 
 def test_loads_are_given_to_their_ranks() -> None:
@@ -478,7 +478,6 @@ def test_the_servers_own_interface_says_what_the_page_does_not() -> None:
     model = {"model_path": "/models/swapped-in", "served_model_name": "qwen"}
     engine = read_one(UNIFIED, model_info=model, server_info=SERVER, models=MODELS)
     assert engine.version == "0.5.23"
-    assert (engine.max_num_seqs, engine.kv_dtype) == (96, "fp8_e4m3")
     assert engine.facts == ModelFacts(
         path="/models/swapped-in",
         revision="main",
@@ -508,8 +507,8 @@ def test_a_quantization_is_what_the_weights_are_in() -> None:
 
 def test_most_sequences_asked_for_are_those_of_one_rank_only_if_there_is_one() -> None:
     server = {**SERVER, "internal_states": []}
-    assert read_one(UNIFIED, server_info=server).max_num_seqs == 100
-    assert read_one(UNIFIED, server_info={**server, "dp_size": 4}).max_num_seqs is None
+    assert read_one(UNIFIED, server_info=server).facts.max_num_seqs == 100
+    assert read_one(UNIFIED, server_info={**server, "dp_size": 4}).facts.max_num_seqs is None
 
 
 def test_weights_are_those_of_all_gpus_of_a_replica() -> None:
@@ -589,7 +588,7 @@ def test_documents_of_any_shape_cost_at_most_what_they_would_have_told(
     assert told.requests_running == plain.requests_running
     assert told.counters.prefill_tokens == plain.counters.prefill_tokens
     assert all(isinstance(name, str) for name in told.facts.served_names)
-    for size in (told.facts.tensor_parallel, told.facts.data_parallel, told.max_num_seqs):
+    for size in (told.facts.tensor_parallel, told.facts.data_parallel, told.facts.max_num_seqs):
         assert size is None or size > 0
     assert told.gauge_age_seconds is not None
     assert told.gauge_age_seconds >= 0

@@ -74,7 +74,7 @@ def definition_of(name: str) -> EngineDefinition:
                 engine=name,
                 rank=rank,
                 model=part.samples(tokens)[0].labels.get("model", ""),
-                kv_dtype=part.samples(tokens)[0].labels.get("dtype"),
+                facts=ModelFacts(kv_dtype=part.samples(tokens)[0].labels.get("dtype")),
                 start_time_seconds=part.value(started),
                 counters=EngineCounters(
                     generation_tokens=part.value(tokens),
@@ -164,7 +164,7 @@ def test_texts_of_the_page_become_safe_labels(server: PageServer) -> None:
     source = EngineSource(server.url, definitions=(ABC,))
     (engine,) = source.read().engines
     source.close()
-    assert (engine.rank, engine.model, engine.kv_dtype) == (r"0\n", "m" * 127 + "…", r"\n")
+    assert (engine.rank, engine.model, engine.facts.kv_dtype) == (r"0\n", "m" * 127 + "…", r"\n")
 
 
 def test_a_page_of_too_many_engines_is_refused(server: PageServer) -> None:

@@ -301,14 +301,14 @@ def test_the_model_is_known_from_the_servers_own_interface() -> None:
         served_names=("mistralai/Mistral-7B-v0.1",),
         max_model_len=4096,
     )
-    assert (engine.kv_capacity_tokens, engine.max_num_seqs) == (None, None)
+    assert (engine.kv_capacity_tokens, engine.facts.max_num_seqs) == (None, None)
 
 
 def test_until_2_2_it_also_tells_the_size_of_the_cache_and_of_the_batch() -> None:
     engine = read(TEXT, info=INFO_OF_2_2)
-    assert (engine.kv_capacity_tokens, engine.max_num_seqs) == (143872, None)
+    assert (engine.kv_capacity_tokens, engine.facts.max_num_seqs) == (143872, None)
     limited = read(TEXT, info=INFO_OF_2_2 | {"max_batch_size": 48})
-    assert (limited.max_num_seqs, limited.facts.max_num_seqs) == (48, 48)
+    assert limited.facts.max_num_seqs == 48
 
 
 def test_what_it_computes_in_is_not_taken_for_the_dtype_of_its_weights() -> None:
@@ -376,5 +376,5 @@ def test_documents_of_any_shape_cost_at_most_what_they_would_have_told(info: obj
     assert engine.counters == read(TEXT).counters
     assert isinstance(engine.model, str)
     assert engine.version is None or isinstance(engine.version, str)
-    for value in (engine.kv_capacity_tokens, engine.max_num_seqs, engine.facts.max_model_len):
+    for value in (engine.kv_capacity_tokens, engine.facts.max_num_seqs, engine.facts.max_model_len):
         assert value is None or value > 0

@@ -69,7 +69,7 @@ def test_only_the_backends_model_is_an_engine() -> None:
 
 def test_state_of_the_engine_is_read() -> None:
     engine = read_one(LOAD)
-    assert (engine.requests_running, engine.requests_waiting, engine.max_num_seqs) == (36, 1, 64)
+    assert (engine.requests_running, engine.requests_waiting, engine.facts.max_num_seqs) == (36, 1, 64)
     assert engine.tokens_at_end
     assert (engine.kv_used_ratio, engine.kv_capacity_tokens, engine.kv_block_tokens) == (0.25, 6000 * 64, 64)
 

@@ -68,7 +68,7 @@ def test_state_of_the_engine_is_read() -> None:
     assert engine.last_step_seconds == 0.0215
     assert engine.tokens_at_end
     assert (engine.kv_used_ratio, engine.kv_capacity_tokens, engine.kv_block_tokens) == (0.25, 640_000, 32)
-    assert (engine.kv_dtype, engine.max_num_seqs, engine.role) == ("fp8", 64, None)
+    assert (engine.facts.kv_dtype, engine.facts.max_num_seqs, engine.role) == ("fp8", 64, None)
 
 
 def test_the_model_is_as_the_page_words_it() -> None:

@@ -78,8 +78,12 @@ def test_state_of_the_engine_is_read() -> None:
     assert engine.start_time_seconds == 1795471637.56
     assert (engine.requests_running, engine.requests_waiting) == (13.0, 8.0)
     assert engine.kv_used_ratio == 0.0059821755585398595
-    assert (engine.kv_capacity_tokens, engine.kv_block_tokens, engine.kv_dtype) == (1048576, 128, "auto")
-    assert engine.max_num_seqs is None
+    assert (engine.kv_capacity_tokens, engine.kv_block_tokens, engine.facts.kv_dtype) == (
+        1048576,
+        128,
+        "auto",
+    )
+    assert engine.facts.max_num_seqs is None
 
 
 def test_an_idle_engine_has_measured_zeros() -> None:
@@ -336,14 +340,17 @@ def test_the_servers_own_interface_says_what_the_page_does_not() -> None:
     for engine in read_with(**DOCUMENTS):
         assert engine.version == "0.32.0"
         assert engine.facts == ModelFacts(
-            path="/models/tiny-llama", served_names=("/models/tiny-llama",), max_model_len=4096
+            path="/models/tiny-llama",
+            served_names=("/models/tiny-llama",),
+            kv_dtype="auto",
+            max_model_len=4096,
         )
 
 
 def test_adapters_are_not_the_model() -> None:
     lora = json.loads((FIXTURES / "0.32.0-lora-v1-models.json").read_text())
     assert read_with(models=lora)[0].facts == ModelFacts(
-        path="/models/tiny-llama", served_names=("tiny-llama",), max_model_len=4096
+        path="/models/tiny-llama", served_names=("tiny-llama",), kv_dtype="auto", max_model_len=4096
     )
 
 

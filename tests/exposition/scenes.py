@@ -19,6 +19,7 @@ from agent.readings import (
     EngineReading,
     GpuLost,
     GpuReading,
+    ModelFacts,
     NodeReading,
     ServerReading,
 )
@@ -136,9 +137,8 @@ def decoding(
             kv_used_ratio=batch * 400 / 400_000,
             kv_capacity_tokens=400_000.0,
             kv_block_tokens=16,
-            kv_dtype="auto",
-            max_num_seqs=256,
             counters=counters,
+            facts=ModelFacts(kv_dtype="auto", max_num_seqs=256),
         )
         return ServerReading(engines=(reading,))
 
