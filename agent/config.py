@@ -34,6 +34,7 @@ from agent.engines.registry import ENGINES
 from agent.engines.source import server_of
 from agent.errors import ConfigurationError, UnknownModelError
 from agent.model_files import load_config_json
+from agent.objectives import Objective
 from agent.prices import ANY_GPU
 from agent.recovery import Policy
 from agent.roofline.catalogue import find_config
@@ -302,12 +303,17 @@ class Slo(Section):
 
     ttft_seconds: float | None = Field(default=None, gt=0)
     inter_token_seconds: float | None = Field(default=None, gt=0)
+    objective: float = Field(default=0.99, gt=0, lt=1)
 
     @property
-    def targets(self) -> dict[str, float]:
-        """By the name of the objective."""
+    def objectives(self) -> dict[str, Objective]:
+        """By name."""
         given = {"ttft": self.ttft_seconds, "inter_token": self.inter_token_seconds}
-        return {name: target for name, target in given.items() if target is not None}
+        return {
+            name: Objective(target_seconds=target, ratio=self.objective)
+            for name, target in given.items()
+            if target is not None
+        }
 
 
 class Configuration(Section):

@@ -1191,6 +1191,14 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         read=_each_engine_by(lambda e: (((slo.name,), slo.bound_seconds) for slo in e.objectives)),
     ),
     Metric(
+        name="engine_slo_objective_ratio",
+        kind="gauge",
+        help="The share of events that is to meet it; the rest is the error budget.",
+        labels=(*ENGINE, "slo"),
+        origin="configuration",
+        read=_each_engine_by(lambda e: (((slo.name,), slo.ratio) for slo in e.objectives)),
+    ),
+    Metric(
         name="engine_time_to_first_token_seconds",
         kind="histogram",
         help="From a request's arrival to its first token, at the engine's own bounds.",
@@ -1294,6 +1302,13 @@ HEALTH_METRICS: tuple[Metric, ...] = (
         help="Unix time of the assessment that this page shows.",
         origin="agent",
         read=lambda a: (((), a.at_unix_seconds),),
+    ),
+    Metric(
+        name="config_last_reload_success_timestamp_seconds",
+        kind="gauge",
+        help="Unix time at which the configuration in force was loaded.",
+        origin="agent",
+        read=lambda a: (((), a.started_unix_seconds),),
     ),
     Metric(
         name="build_info",

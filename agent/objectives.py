@@ -18,34 +18,50 @@ HISTOGRAMS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What is promised: so large a share of events is to take no longer than that."""
+
+    target_seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveCount:
     """How often one objective was asked for, and met."""
 
     name: str
+    ratio: float
+    """The share of events that is to meet it."""
     bound_seconds: float
     """The largest bound of the engine that is not above the target: what "met" really means here."""
     events: float
     good_events: float
 
 
-def count_objectives(totals: EngineTotals, targets: Mapping[str, float]) -> tuple[ObjectiveCount, ...]:
-    """Each objective that the engine's histograms can tell; targets are in seconds, by the names above.
+def count_objectives(totals: EngineTotals, objectives: Mapping[str, Objective]) -> tuple[ObjectiveCount, ...]:
+    """Each objective that the engine's histograms can tell, by the names above.
 
     An engine whose smallest bound is above the target cannot tell, and has no count.
     """
     counts = []
-    for name, target in targets.items():
+    for name, objective in objectives.items():
         histogram = totals.histograms.get(HISTOGRAMS[name])
         if histogram is None:
             continue
         met = [
             (bound, good)
             for bound, good in zip(histogram.bounds, histogram.cumulative, strict=True)
-            if bound <= target
+            if bound <= objective.target_seconds
         ]
         if met:
             bound, good = met[-1]
             counts.append(
-                ObjectiveCount(name=name, bound_seconds=bound, events=histogram.count, good_events=good)
+                ObjectiveCount(
+                    name=name,
+                    ratio=objective.ratio,
+                    bound_seconds=bound,
+                    events=histogram.count,
+                    good_events=good,
+                )
             )
     return tuple(counts)

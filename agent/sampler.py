@@ -17,6 +17,7 @@ from agent.clock import Clock
 from agent.discovery.devices import MatchedDevices, match_devices
 from agent.fusion import Fused, Page, fuse, gpus_of
 from agent.node import Beat, Node
+from agent.objectives import Objective
 from agent.placement import Ground, place
 from agent.prices import PricePeriod
 from agent.readings import (
@@ -54,8 +55,8 @@ class Settings:
     prices: tuple[PricePeriod, ...] = ()
     specs: tuple[GpuSpec, ...] = ()
     """Parts as the configuration describes them; they come before the catalogue."""
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    """Targets in seconds, by the name of the objective."""
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
+    """By name."""
 
     @property
     def patience_seconds(self) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 from agent.assessment import EngineAssessment, EngineKey
 from agent.judgement import EngineFacts, assess_engine, attribute_window, clock_ratios
 from agent.node import Bill, Node
+from agent.objectives import Objective
 from agent.placement import Placement
 from agent.readings import EngineReading, Failed, ModelFacts, ServerReading
 from agent.resolution import Resolution
@@ -96,7 +97,7 @@ class Serving:
         keep_seconds: float,
         gap_seconds: float,
         patience_seconds: float,
-        objectives: Mapping[str, float],
+        objectives: Mapping[str, Objective],
     ) -> None:
         self._node = node
         self._keep_seconds = keep_seconds

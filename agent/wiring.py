@@ -83,7 +83,7 @@ class Wiring:
         return [self._configured(engine) for engine in self.configuration.engines]
 
     def found(self, one: FoundServer) -> MonitoredServer:
-        """A server that was found: named after its container, if that is known, else by its address."""
+        """A server that was found, named by its address as the listed ones are."""
         headers: Mapping[str, str] = {}
         ca_file = ""
         if one.credential is not None:
@@ -196,7 +196,7 @@ class Wiring:
                 for price in configuration.prices
             ),
             specs=tuple(_override(roof) for roof in configuration.roofs),
-            objectives=configuration.slo.targets,
+            objectives=configuration.slo.objectives,
         )
 
 

@@ -65,13 +65,12 @@ class EngineSource:
         limits: PageLimits = DEFAULT_LIMITS,
         headers: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
-        server: str | None = None,
     ) -> None:
         """`ValueError` if the URL cannot be one; `session` as from `open_session`.
 
         `headers` go to this server only: with its page, and with the documents under the same root.
         """
-        self.server = label_text(server or server_of(url))
+        self.server = label_text(server_of(url))
         """The value of the label `server`."""
         self.name = label_text(f"engine:{self.server}")
         self._url = url

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from agent.assessment import DEFAULT_COMPUTE_DTYPE, EngineAssessment, EngineKey
-from agent.objectives import count_objectives
+from agent.objectives import Objective, count_objectives
 from agent.readings import EngineCounters, EngineReading, PodContainer
 from agent.roofline.bottleneck import (
     Verdict,
@@ -57,7 +57,7 @@ class EngineFacts:
     """In which it runs, if that is known."""
     alone_on_gpu: bool = True
     max_num_seqs: int | None = None
-    objectives: Mapping[str, float] = field(default_factory=dict)
+    objectives: Mapping[str, Objective] = field(default_factory=dict)
 
     @property
     def compute_dtype(self) -> str | None:

@@ -143,7 +143,10 @@ def test_a_served_h100_shows_nearly_the_whole_table() -> None:
         "engine_preemptions_total",
         "engine_kv_cache_seconds_to_full",
         "engine_model_agreement_ratio",
-        *(f"engine_slo_{part}" for part in ("events_total", "good_events_total", "bound_seconds")),
+        *(
+            f"engine_slo_{part}"
+            for part in ("events_total", "good_events_total", "bound_seconds", "objective_ratio")
+        ),
         "engine_time_to_first_token_seconds",
         "engine_inter_token_latency_seconds",
         "engine_request_latency_seconds",
