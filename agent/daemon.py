@@ -117,7 +117,7 @@ def once(options: argparse.Namespace) -> int:
     seconds = options.seconds or configuration.window_seconds + 2 * configuration.engines_interval_seconds
     if options.simulate is not None and options.seconds is None:
         # Where something happens, until it shows.
-        seconds += min((outage.at_seconds for outage in SCENARIOS[options.simulate].outages), default=0.0)
+        seconds += min(SCENARIOS[options.simulate].change_seconds, default=0.0)
     if options.simulate is not None:
         return _once_simulated(options, configuration, seconds)
     agent = Agent(configuration)

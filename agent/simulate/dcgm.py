@@ -89,12 +89,12 @@ _FAMILIES = (
     _Family(
         "DCGM_FI_DEV_MEMORY_TEMP",
         "Temperature of the memory (in C); 0 without a sensor.",
-        lambda look: _whole(memory_temperature_celsius(look.gpu.spec.part, look.power_watts) or 0),
+        lambda look: _whole(memory_temperature_celsius(look.gpu.spec, look.power_watts) or 0),
     ),
     _Family(
         "DCGM_FI_DEV_GPU_TEMP",
         "Temperature of the chip (in C).",
-        lambda look: _whole(temperature_celsius(look.power_watts)),
+        lambda look: _whole(temperature_celsius(look.gpu.spec, look.power_watts)),
     ),
     _Family(
         "DCGM_FI_DEV_POWER_USAGE",
@@ -185,6 +185,7 @@ class SimulatedDcgm:
         self._driver_version = driver_version
         self._collections = 0
         self._frozen = False
+        self._up = True
         self._before = [gpu.group.timeline.ledger for gpu in gpus]
         self._page = b""
         self._http: HttpServer | None = None
@@ -211,6 +212,18 @@ class SimulatedDcgm:
     def thaw(self, at: float) -> None:
         """Collect again."""
         self._frozen = False
+
+    def stop(self, at: float) -> None:
+        """Nobody is at its port."""
+        self._up = False
+        if self._http:
+            self._http.refuse()
+
+    def start(self, at: float) -> None:
+        """Its port answers again."""
+        self._up = True
+        if self._http:
+            self._http.open()
 
     def _look(self, gpu: SimulatedGpu, before: Ledger) -> _Look:
         ledger, seconds = gpu.group.timeline.ledger, self._spec.collect_seconds
@@ -256,7 +269,8 @@ class SimulatedDcgm:
     def open(self) -> None:
         """Answer on the loopback interface."""
         self._http = HttpServer(self.answer)
-        self._http.open()
+        if self._up:
+            self._http.open()
 
     def close(self) -> None:
         """Give the port back."""
@@ -269,6 +283,11 @@ class SimulatedDcgm:
         return {"url": f"http://127.0.0.1:{self._http.port}/metrics"}
 
     def answer(self, path: str) -> tuple[str, bytes] | None:
-        """Content type and body of a page, `None` where there is no such page."""
+        """Content type and body of a page, `None` where there is no such page.
+
+        Raises `ConnectionAbortedError` when the exporter is down.
+        """
         with self._present():
+            if not self._up:
+                raise ConnectionAbortedError("the exporter is down")
             return (_CONTENT_TYPE, self._page) if path == "/metrics" else None

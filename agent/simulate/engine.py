@@ -83,7 +83,7 @@ class SimulatedEngine:
             1 / sm_clock_ratio if SIGNATURES[kind].follows_sm_clock else 1.0
             for kind in list(Kind)[:KERNEL_KINDS]
         ]
-        self._arrivals = Arrivals(spec.traffic, seed=seed, start=start)
+        self._arrivals = Arrivals(spec.traffic, spec.traffic_changes, seed=seed, start=start)
         self._waiting: deque[Request] = deque()
         self._running: dict[Request, None] = {}  # ordered by admission: the newest is preempted first
         self._prefilling: list[Request] = []
@@ -116,6 +116,9 @@ class SimulatedEngine:
 
     def _begin(self, at: float) -> None:
         self._waiting.extend(self._arrivals.until(at))
+        if not (self._running or self._waiting):  # other traffic began, and nobody has asked yet
+            self.next_at = self._arrivals.next_at
+            return
         preempted = self._make_room()
         self._free_blocks -= self._batch.blocks_needed()
         step = self._step = _Step(decoding=self._batch.size, gains=self._batch.advance())

@@ -8,8 +8,7 @@ from operator import attrgetter
 from agent.readings import Activity, GpuCounters, GpuHealth, GpuLost, GpuProcess, GpuReading
 from agent.simulate.activity import KERNEL_KINDS, Kind, Ledger, activity_between, joules, watts
 from agent.simulate.engine import SimulatedEngine
-from agent.simulate.parts import Part
-from agent.simulate.scenario import BLOCK_TOKENS, Engine, Gpu
+from agent.simulate.scenario import BLOCK_TOKENS, Engine, Fault, Gpu
 from agent.simulate.timeline import Timeline
 
 MEMORY_RESERVED_BYTES = 600 << 20
@@ -21,6 +20,8 @@ _NVLINK_BYTES_PER_SECOND = 150e9
 _PCIE_BYTES_PER_SECOND = 40e6
 """While kernels run, each way: tokens, block tables, launches."""
 _FALLEN_OFF_THE_BUS = 79
+_TIMED_REASONS = ("sw_power_cap", "sync_boost", "sw_thermal", "hw_thermal", "hw_power_brake")
+"""What may hold the clock down, as far as NVML counts how long it does."""
 
 _SHORTEST_SAMPLE_SECONDS = 0.2
 """Profiling samples must not be closer: who reads earlier gets the last result again."""
@@ -57,6 +58,7 @@ class SimulatedGpu:
         self.group = group
         self.lost = False
         """Whether it is off the bus now."""
+        self._faults: list[Fault] = []
         self._xids: dict[int, int] = {}
         self._last_xid_unix_seconds: float | None = None
         self.index = index
@@ -68,7 +70,9 @@ class SimulatedGpu:
         self._limit_watts = (
             spec.part.power_limit_watts if spec.power_limit_watts is None else spec.power_limit_watts
         )
-        self._power_watts = watts(Kind.IDLE, spec.part, self._limit_watts)
+        capped = "sw_power_cap" in spec.clock_held_by
+        self._most_watts = self._limit_watts if capped else self._limit_watts * spec.sm_clock_ratio
+        self._power_watts = watts(Kind.IDLE, spec.part, self._most_watts)
 
     @property
     def memory_used_bytes(self) -> int:
@@ -90,12 +94,21 @@ class SimulatedGpu:
 
     def joules(self, ledger: Ledger) -> float:
         """Energy drawn from the start up to this ledger."""
-        return joules(ledger, self.spec.part, self._limit_watts)
+        return joules(ledger, self.spec.part, self._most_watts)
 
     def lose(self, unix_seconds: float) -> None:
         """It falls off the bus, which the driver reports as XID 79."""
         self.lost = True
-        self._xids[_FALLEN_OFF_THE_BUS] = self._xids.get(_FALLEN_OFF_THE_BUS, 0) + 1
+        self._report(_FALLEN_OFF_THE_BUS, unix_seconds)
+
+    def fail(self, fault: Fault, unix_seconds: float) -> None:
+        """Something of it breaks, which it reports; it works on."""
+        self._faults.append(fault)
+        for xid in fault.xids:
+            self._report(xid, unix_seconds)
+
+    def _report(self, xid: int, unix_seconds: float) -> None:
+        self._xids[xid] = self._xids.get(xid, 0) + 1
         self._last_xid_unix_seconds = unix_seconds
 
     def read(self) -> GpuReading | GpuLost:
@@ -135,8 +148,8 @@ class SimulatedGpu:
             power_instant_watts=self._power_watts,
             power_limit_watts=self._limit_watts,
             energy_joules=self.joules(self.group.timeline.ledger),
-            temperature_celsius=temperature_celsius(self._power_watts),
-            memory_temperature_celsius=memory_temperature_celsius(part, self._power_watts),
+            temperature_celsius=temperature_celsius(self.spec, self._power_watts),
+            memory_temperature_celsius=memory_temperature_celsius(self.spec, self._power_watts),
             sm_clock_hertz=self.sm_clock_hertz,
             sm_clock_max_hertz=part.sm_clock_max_hertz,
             memory_clock_hertz=part.memory_clock_hertz,
@@ -158,7 +171,11 @@ class SimulatedGpu:
     def _clock_limit_reasons(self) -> tuple[str, ...]:
         if not self.group.engines:
             return ("idle",)
-        return ("sw_power_cap",) if self.spec.sm_clock_ratio < 1 else ()
+        return self._clock_held_by
+
+    @property
+    def _clock_held_by(self) -> tuple[str, ...]:
+        return self.spec.clock_held_by if self.spec.sm_clock_ratio < 1 else ()
 
     def _counters(self) -> GpuCounters:
         ledger = self.group.timeline.ledger
@@ -171,23 +188,19 @@ class SimulatedGpu:
             nvlink_receive_bytes=over_links,
             nvlink_transmit_bytes=over_links,
             clock_limited_seconds={
-                "sw_power_cap": worked if self.spec.sm_clock_ratio < 1 else 0.0,
-                "sync_boost": 0.0,
-                "sw_thermal": 0.0,
-                "hw_thermal": 0.0,
-                "hw_power_brake": 0.0,
+                reason: worked if reason in self._clock_held_by else 0.0 for reason in _TIMED_REASONS
             },
         )
 
     def _health(self) -> GpuHealth:
         return GpuHealth(
             ecc_corrected_errors=0,
-            ecc_uncorrected_errors=0,
+            ecc_uncorrected_errors=sum(fault.ecc_uncorrected_errors for fault in self._faults),
             remapped_rows_corrected=0,
             remapped_rows_uncorrected=0,
-            row_remap_pending=False,
+            row_remap_pending=any(fault.row_remap_pending for fault in self._faults),
             row_remap_failed=False,
-            recovery_action="none",
+            recovery_action=self._faults[-1].recovery_action if self._faults else "none",
             xid_errors=dict(self._xids),
             last_xid_unix_seconds=self._last_xid_unix_seconds,
         )
@@ -203,14 +216,14 @@ class SimulatedGpu:
         self._sampled_at, self._sampled_ledger = now, ledger
 
 
-def temperature_celsius(power_watts: float) -> int:
+def temperature_celsius(spec: Gpu, power_watts: float) -> int:
     """Of a chip that draws this much."""
-    return round(30 + 0.06 * power_watts)
+    return round(30 + 0.06 * power_watts) + spec.hotter_celsius
 
 
-def memory_temperature_celsius(part: Part, power_watts: float) -> int | None:
+def memory_temperature_celsius(spec: Gpu, power_watts: float) -> int | None:
     """Of its memory, where that has a sensor."""
-    return round(34 + 0.07 * power_watts) if part.has_memory_sensor else None
+    return round(34 + 0.07 * power_watts) + spec.hotter_celsius if spec.part.has_memory_sensor else None
 
 
 def pcie_bytes(ledger: Ledger) -> float:

@@ -14,12 +14,13 @@ from functools import partial
 from threading import RLock
 
 from agent.clock import Clock
+from agent.errors import SourceError
 from agent.readings import NodeReading
 from agent.simulate.activity import Kind
 from agent.simulate.dcgm import SimulatedDcgm
 from agent.simulate.gpu import GpuGroup, SimulatedGpu
 from agent.simulate.present import Present
-from agent.simulate.scenario import Outage, Scenario
+from agent.simulate.scenario import Fault, Outage, Scenario
 from agent.simulate.server import SimulatedServer
 from agent.simulate.truth import Truth
 from agent.sources.base import Source
@@ -68,9 +69,10 @@ class SimulatedNode:
             if scenario.dcgm is not None
             else None
         )
-        happenings = (happening for outage in scenario.outages for happening in self._outage(outage))
+        self.nvml = self._driver = SimulatedNvml(self._gpus, present=self._present)
+        happenings = [happening for outage in scenario.outages for happening in self._outage(outage)]
+        happenings += [(fault.at_seconds, partial(self._fail, fault)) for fault in scenario.faults]
         self._happenings = deque(sorted(happenings, key=lambda happening: happening[0]))
-        self.nvml = SimulatedNvml(self._gpus, present=self._present)
         self.truth = Truth(
             parts=[gpu.spec.part for gpu in self._gpus],
             timelines=[gpu.group.timeline for gpu in self._gpus],
@@ -128,8 +130,12 @@ class SimulatedNode:
         at, until = outage.at_seconds, outage.until_seconds
         if outage.what == "gpu_lost":
             return (at, partial(self._lose, outage.index)), (until, partial(self._recover, outage.index))
-        if outage.what == "dcgm_frozen":
+        if outage.what == "driver_down":
+            return (at, self._driver.stop), (until, self._driver.start)
+        if outage.what in ("dcgm_frozen", "dcgm_down"):
             assert self.dcgm is not None
+            if outage.what == "dcgm_down":
+                return (at, self.dcgm.stop), (until, self.dcgm.start)
             return (at, self.dcgm.freeze), (until, self.dcgm.thaw)
         server = self.servers[outage.index]
         return (at, server.hang if outage.what == "engines_hung" else server.stop), (until, server.start)
@@ -148,6 +154,9 @@ class SimulatedNode:
         for server in self._served_by(gpu):
             server.start(at)
 
+    def _fail(self, fault: Fault, at: float) -> None:
+        self._gpus[fault.gpu].fail(fault, self._created_unix_seconds + at)
+
     def _served_by(self, gpu: SimulatedGpu) -> list[SimulatedServer]:
         return [server for server in self.servers if gpu in server.gpus]
 
@@ -161,10 +170,21 @@ class SimulatedNvml:
     def __init__(self, gpus: list[SimulatedGpu], *, present: Present) -> None:
         self._gpus = gpus
         self._present = present
+        self._up = True
+
+    def start(self, at: float) -> None:
+        """The driver answers."""
+        self._up = True
+
+    def stop(self, at: float) -> None:
+        """The driver answers nothing."""
+        self._up = False
 
     def read(self) -> NodeReading:
         """Every GPU now; its activity is of the time since the reading before."""
         with self._present():
+            if not self._up:
+                raise SourceError("timeout", "nvml: Timeout; see dmesg on the host")
             return NodeReading(gpus=tuple(gpu.read() for gpu in self._gpus), driver_version=DRIVER_VERSION)
 
     def close(self) -> None:

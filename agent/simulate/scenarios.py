@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.simulate.parts import H200, L40S
 from agent.simulate.scenario import (
+    Claim,
     DcgmExporter,
     Engine,
+    Fault,
     Gpu,
     Lengths,
     Model,
@@ -14,6 +18,7 @@ from agent.simulate.scenario import (
     Server,
     Speculation,
     Traffic,
+    TrafficChange,
 )
 
 LLAMA_8B = Model(
@@ -57,18 +62,24 @@ def _server(
     traffic: Traffic,
     *,
     num_gpu_blocks: int = BLOCKS_8B,
+    traffic_changes: tuple[TrafficChange, ...] = (),
     max_num_seqs: int = 256,
+    max_num_batched_tokens: int = 2048,
     host_gap_seconds: float = 0.0004,
     speculation: Speculation | None = None,
+    claim: Claim | None = None,
 ) -> Server:
     engine = Engine(
         model=LLAMA_8B,
         gpus=(gpu,),
         traffic=traffic,
+        traffic_changes=traffic_changes,
         num_gpu_blocks=num_gpu_blocks,
         max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
         host_gap_seconds=host_gap_seconds,
         speculation=speculation,
+        claim=claim,
     )
     return Server(engines=(engine,))
 
@@ -84,6 +95,23 @@ SPARSE_DOCUMENTS = Traffic(
     requests_per_second=1.5, prompt=Lengths(low=4000, high=8000), output=Lengths(low=4, high=16)
 )
 DOCUMENTS = Traffic(clients=4, prompt=Lengths(low=4000, high=8000), output=Lengths(low=4, high=16))
+ONE_PERSON = Traffic(
+    clients=1,
+    pause_seconds=4.5,
+    prompt=Lengths(low=50, high=400),
+    output=Lengths(low=200, high=400),
+    shared_prefix_tokens=256,
+)
+LONG_ANSWERS = Traffic(
+    clients=16,
+    all_begin_at_once=True,
+    prompt=Lengths(low=100, high=300),
+    output=Lengths(low=31_000, high=32_000),
+)
+LONG_QUESTIONS = Traffic(clients=16, prompt=Lengths(low=5000, high=7500), output=Lengths(low=120, high=240))
+TOO_MANY = Traffic(
+    requests_per_second=10, prompt=Lengths(low=200, high=400), output=Lengths(low=200, high=400)
+)
 MIXED = Traffic(requests_per_second=6, prompt=Lengths(low=1000, high=3000), output=Lengths(low=150, high=350))
 
 NODE = Scenario(
@@ -130,6 +158,15 @@ _OTHERS = (
         servers=(_server(0, CHAT),),
     ),
     Scenario(
+        name="single-user",
+        description=(
+            "One person talks, reads, and asks again: at a batch of one every token reads all weights, and "
+            "two thirds of the time the GPU waits for the next question."
+        ),
+        gpus=(Gpu(),),
+        servers=(_server(0, ONE_PERSON),),
+    ),
+    Scenario(
         name="compute-bound-prefill",
         description="Long documents, short answers: nearly all time goes to prefill.",
         gpus=(Gpu(),),
@@ -146,6 +183,15 @@ _OTHERS = (
         description="Middling prompts and answers: prefill rides on decode steps, and decode takes more.",
         gpus=(Gpu(),),
         servers=(_server(0, MIXED),),
+    ),
+    Scenario(
+        name="interference",
+        description=(
+            "Sixteen people ask about long documents: each prompt rides whole in one step, a sixth of a second "
+            "long, and all the answers under way wait for it."
+        ),
+        gpus=(Gpu(),),
+        servers=(_server(0, LONG_QUESTIONS, max_num_batched_tokens=8192),),
     ),
     Scenario(
         name="host-bound",
@@ -228,6 +274,15 @@ _OTHERS = (
         ),
     ),
     Scenario(
+        name="kv-filling",
+        description=(
+            "Sixteen answers of 32,000 tokens began together: the KV cache fills steadily, and will be full "
+            "after six or seven minutes, before any of them ends."
+        ),
+        gpus=(Gpu(),),
+        servers=(_server(0, LONG_ANSWERS),),
+    ),
+    Scenario(
         name="preempting",
         description="More clients than the KV cache can hold: answers are cut off and computed again.",
         gpus=(Gpu(),),
@@ -252,9 +307,47 @@ _OTHERS = (
         ),
     ),
     Scenario(
+        name="overloaded",
+        description=(
+            "Ten requests come each second, and with the 16 sequences that may run seven or eight are "
+            "answered: the queue grows without end, and the first token comes later and later."
+        ),
+        gpus=(Gpu(),),
+        servers=(_server(0, TOO_MANY, max_num_seqs=16),),
+    ),
+    Scenario(
+        name="traffic-fell",
+        description=(
+            "After a minute of 128 clients all but four leave: the same GPU is paid for far fewer tokens."
+        ),
+        gpus=(Gpu(),),
+        servers=(
+            _server(
+                0,
+                BATCH_JOB,
+                traffic_changes=(TrafficChange(at_seconds=60, traffic=replace(BATCH_JOB, clients=4)),),
+            ),
+        ),
+    ),
+    Scenario(
         name="throttled",
         description="Prefill under a power cap: the SM clock is held at 62 %, and prefill takes longer.",
         gpus=(Gpu(sm_clock_ratio=0.62, power_limit_watts=450),),
+        servers=(_server(0, DOCUMENTS),),
+    ),
+    Scenario(
+        name="overheated",
+        description=(
+            "Prefill on a GPU whose fans have failed: at 89 degrees the hardware halves the SM clock, and "
+            "prefill takes twice as long."
+        ),
+        gpus=(
+            Gpu(
+                sm_clock_ratio=0.5,
+                clock_held_by=("hw_slowdown", "sw_thermal", "hw_thermal"),
+                hotter_celsius=38,
+            ),
+        ),
         servers=(_server(0, DOCUMENTS),),
     ),
     Scenario(
@@ -283,6 +376,15 @@ _OTHERS = (
         servers=(_server(0, CHAT),),
     ),
     Scenario(
+        name="wrong-model",
+        description=(
+            "The configuration still names the 32B that was served before, while the server serves an 8B: by "
+            "that model every step would read nearly four times what is measured."
+        ),
+        gpus=(Gpu(),),
+        servers=(_server(0, CHAT, claim=Claim(model_name="qwen3-32b")),),
+    ),
+    Scenario(
         name="measured-by-dcgm",
         description=(
             "L40S have no profiling counters for NVML to read: a dcgm-exporter tells, every 30 seconds. Two "
@@ -294,6 +396,43 @@ _OTHERS = (
             _server(1, CHAT, num_gpu_blocks=BLOCKS_8B_L40S, host_gap_seconds=0.04),
         ),
         dcgm=DcgmExporter(),
+    ),
+    Scenario(
+        name="dcgm-down",
+        description=(
+            "Chat on an L40S, of whose DRAM only a dcgm-exporter can tell: after a minute nobody answers at "
+            "its port any more."
+        ),
+        gpus=(Gpu(part=L40S),),
+        servers=(_server(0, CHAT, num_gpu_blocks=BLOCKS_8B_L40S),),
+        dcgm=DcgmExporter(),
+        outages=(Outage(what="dcgm_down", at_seconds=60),),
+    ),
+    Scenario(
+        name="driver-down",
+        description="After a minute the driver answers nothing any more, while the engine works on.",
+        gpus=(Gpu(),),
+        servers=(_server(0, CHAT),),
+        outages=(Outage(what="driver_down", at_seconds=60),),
+    ),
+    Scenario(
+        name="failing-memory",
+        description=(
+            "Chat on two GPUs: after a minute the memory of one has an error that ECC cannot correct. Work "
+            "goes on, and the driver asks for that GPU to be drained and reset."
+        ),
+        gpus=(Gpu(), Gpu()),
+        servers=(_server(0, CHAT), _server(1, CHAT)),
+        faults=(
+            Fault(
+                gpu=1,
+                at_seconds=60,
+                xids=(48, 63, 94),  # uncorrected error, row remapping recorded, error contained
+                ecc_uncorrected_errors=1,
+                row_remap_pending=True,
+                recovery_action="drain_and_reset",
+            ),
+        ),
     ),
     Scenario(
         name="gpu-lost",
