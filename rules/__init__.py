@@ -1,0 +1,1 @@
+"""Recording rules, alerts and runbooks, written once here and generated for Prometheus."""
