@@ -1,0 +1,1 @@
+# The calls of grafanalib that the dashboards make, and no others.

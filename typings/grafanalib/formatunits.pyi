@@ -1,0 +1,13 @@
+NO_FORMAT: str
+SHORT: str
+PERCENT_UNIT: str
+BYTES_IEC: str
+BYTES_SEC: str
+FLOPS_PER_SEC: str
+SECONDS: str
+WATT: str
+JOULE: str
+HERTZ: str
+CELSUIS: str
+DOLLARS: str
+DATE_TIME_FROM_NOW: str
