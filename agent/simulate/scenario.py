@@ -39,7 +39,7 @@ class Model:
     """A model that engines serve."""
 
     name: str
-    """As the agent's catalogue has it."""
+    """As the agent's catalogue has it. Its configuration says so, be it true or not."""
     served_name: str
     measured_name: str
     """As the measured steps have it."""
@@ -82,15 +82,6 @@ class TrafficChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What the agent's configuration says of a model, though it is not so. `None`: the truth."""
-
-    model_name: str | None = None
-    """As the agent's catalogue has it."""
-    weight_dtype: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Speculation:
     """Speculative decoding: tokens are guessed, and the model verifies them all in one step."""
 
@@ -119,7 +110,6 @@ class Engine:
     host_gap_seconds: float = 0.0004
     """Between the end of a step's kernels and the next step's first: schedule, sample, detokenise."""
     speculation: Speculation | None = None
-    claim: Claim | None = None
 
     @property
     def tokens_per_sequence(self) -> int:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from agent.simulate.parts import H200, L40S
 from agent.simulate.scenario import (
-    Claim,
     DcgmExporter,
     Engine,
     Fault,
@@ -61,16 +60,16 @@ def _server(
     gpu: int,
     traffic: Traffic,
     *,
+    model: Model = LLAMA_8B,
     num_gpu_blocks: int = BLOCKS_8B,
     traffic_changes: tuple[TrafficChange, ...] = (),
     max_num_seqs: int = 256,
     max_num_batched_tokens: int = 2048,
     host_gap_seconds: float = 0.0004,
     speculation: Speculation | None = None,
-    claim: Claim | None = None,
 ) -> Server:
     engine = Engine(
-        model=LLAMA_8B,
+        model=model,
         gpus=(gpu,),
         traffic=traffic,
         traffic_changes=traffic_changes,
@@ -79,7 +78,6 @@ def _server(
         max_num_batched_tokens=max_num_batched_tokens,
         host_gap_seconds=host_gap_seconds,
         speculation=speculation,
-        claim=claim,
     )
     return Server(engines=(engine,))
 
@@ -187,8 +185,8 @@ _OTHERS = (
     Scenario(
         name="interference",
         description=(
-            "Sixteen people ask about long documents: each prompt rides whole in one step, a sixth of a second "
-            "long, and all the answers under way wait for it."
+            "Sixteen people ask about long documents: each prompt rides whole in one step, a sixth of a "
+            "second long, and all the answers under way wait for it."
         ),
         gpus=(Gpu(),),
         servers=(_server(0, LONG_QUESTIONS, max_num_batched_tokens=8192),),
@@ -382,7 +380,7 @@ _OTHERS = (
             "that model every step would read nearly four times what is measured."
         ),
         gpus=(Gpu(),),
-        servers=(_server(0, CHAT, claim=Claim(model_name="qwen3-32b")),),
+        servers=(_server(0, CHAT, model=replace(LLAMA_8B, name="qwen3-32b")),),
     ),
     Scenario(
         name="measured-by-dcgm",

@@ -98,18 +98,11 @@ class SimulatedServer:
         """Its entry in the agent's configuration file; the port is known once it was opened."""
         assert self._http, "open the server first"
         engine = self.spec.engines[0]
-        claim = engine.claim or scenario.Claim()
-        model: dict[str, object] = {
-            "name": claim.model_name or engine.model.name,
-            "tensor_parallel": len(engine.gpus),
-        }
-        if claim.weight_dtype is not None:
-            model["weight_dtype"] = claim.weight_dtype
         return {
             "url": f"http://127.0.0.1:{self._http.port}/metrics",
             "engine": "vllm",
             "gpus": [index for engine in self.spec.engines for index in engine.gpus],
-            "model": model,
+            "model": {"name": engine.model.name, "tensor_parallel": len(engine.gpus)},
             "max_num_seqs": engine.max_num_seqs,
         }
 
