@@ -184,9 +184,29 @@ def test_a_closed_node_gives_the_exporters_port_back(make_node: NodeFactory) -> 
         fetch(node)
 
 
-def test_only_an_exporter_that_is_there_can_freeze() -> None:
+@pytest.mark.parametrize("what", ["dcgm_frozen", "dcgm_down"])
+def test_only_an_exporter_that_is_there_can_freeze_or_stop(what: Literal["dcgm_frozen", "dcgm_down"]) -> None:
     with pytest.raises(ValueError, match="no dcgm-exporter"):
-        replace(SCENARIOS["idle"], outages=(Outage(what="dcgm_frozen", at_seconds=1),))
+        replace(SCENARIOS["idle"], outages=(Outage(what=what, at_seconds=1),))
+
+
+def test_an_exporter_that_is_down_refuses_and_then_answers_again() -> None:
+    clock = ManualClock()
+    down = Outage(what="dcgm_down", at_seconds=60, until_seconds=90)
+    node = SimulatedNode(replace(SCENARIO, outages=(down,)), clock=clock)
+    node.start()
+    try:
+        clock.advance(59)
+        before = fetch(node).text
+        clock.advance(1)
+        node.nvml.read()  # whoever looks lets happen what is due
+        with pytest.raises(requests.ConnectionError, match="refused"):
+            fetch(node)
+        clock.advance(30)
+        node.nvml.read()
+        assert fetch(node).text != before
+    finally:
+        node.close()
 
 
 def test_the_agent_is_pointed_to_it_and_to_no_other(make_node: NodeFactory) -> None:
@@ -344,6 +364,26 @@ def test_its_source_is_down_until_it_moves_again(freezing: Watched) -> None:
     assert [freezing.pages[t].samples()[series] for t in (180, 210, 390, 420)] == [1, 0, 0, 1]
     back = freezing.assessments[THAWED + 1]
     assert [gpu.window.evidence for gpu in back.gpus if gpu.window is not None] == ["dcgm"] * 3
+
+
+def test_an_exporter_that_refuses_is_down_and_its_evidence_ends() -> None:
+    watched = watch_scenario(SCENARIOS["dcgm-down"], 150)
+    assert [evidence_of(watched, t) for t in (59, 150)] == ["dcgm", "none"]
+    for t, assessment in assessed(watched, start=60, end=151):
+        source = next(source for source in assessment.sources if source.name == "dcgm")
+        assert not source.up
+        assert source.failures["refused"] == (t - 60) // POLL_SECONDS + 1
+        assert assessment.gpus[0].verdict.bottleneck == "memory_bandwidth"
+    silent = 60 + SPEAKS_SECONDS
+    by_dcgm = counted(watched, silent, 0, "dcgm")
+    assert by_dcgm == counted(watched, 150, 0, "dcgm") > 0
+    assert counted(watched, 150, 0, "modelled") > counted(watched, silent, 0, "modelled")
+
+
+def evidence_of(watched: Watched, t: int) -> Evidence:
+    (gpu,) = watched.assessments[t].gpus
+    assert gpu.window is not None
+    return gpu.window.evidence
 
 
 # --- where the model is of no use ----------------------------------------------------------------
