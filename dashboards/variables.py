@@ -40,7 +40,7 @@ def variables(*, many: Sequence[str] = (), one: Sequence[str] = ()) -> list[Temp
     """
     chosen = [Template(name="datasource", query="prometheus", type="datasource", label="Data source")]
     before: list[str] = []
-    for label in (*SCOPE, *many, *one):
+    for label in dict.fromkeys((*SCOPE, *many, *one)):
         chosen.append(_label_values(label, before, several=label not in one))
         before.append(label)
     return [*chosen, Template(name="filters", query="", type="adhoc", label="Filters", dataSource=DATASOURCE)]

@@ -1,0 +1,244 @@
+"""Every node and model in one table, worst first; each row leads to its node and its engine."""
+
+from __future__ import annotations
+
+from dashboards.alerting import firing
+from dashboards.board import board
+from dashboards.layout import banner, row
+from dashboards.links import link_to
+from dashboards.panels import Column, Query, stat, steps, table, time_series
+from dashboards.queries import metric, recorded, regex_matcher, selector
+from dashboards.states import BOTTLENECK_COLOURS
+from dashboards.units import COUNT, OF_A_GAUGE, RATIO, SECONDS
+from dashboards.variables import variables
+
+build = metric("build_info")
+gpu_up = metric("gpu_up")
+attained = metric("gpu_roof_attained_ratio")
+kernel_time = metric("gpu_kernel_time_ratio")
+power = metric("gpu_power_watts")
+engine_up = metric("engine_up")
+placed = metric("engine_gpu_info")
+batch = metric("engine_decode_batch_size")
+headroom = metric("engine_kv_cache_headroom_ratio")
+waiting = metric("engine_requests_waiting")
+generated = metric("engine_generation_tokens_total")
+assessed_at = metric("assessment_timestamp_seconds")
+cost = metric("gpu_cost_usd_total")
+idle_cost = metric("gpu_idle_cost_usd_total")
+bound = recorded(
+    "roofline:engine:gpu_bottleneck:ratio30m",
+    unit=RATIO,
+    help="Share of half an hour, by what bounded the GPUs.",
+)
+used = recorded(
+    "roofline:engine:gpu_compute_used:ratio30m",
+    unit=RATIO,
+    help="FLOP/s done, of those that the GPUs could do.",
+)
+by_class = recorded(
+    "roofline:node:gpu_bottleneck_seconds:increase5m", unit=SECONDS, help="GPU time by what bounded it."
+)
+observed = recorded("roofline:node:gpu_observed_seconds:increase5m", unit=SECONDS, help="GPU time watched.")
+held = recorded(
+    "roofline:node:gpu_idle_held_seconds:increase5m", unit=SECONDS, help="GPU time idle and held by somebody."
+)
+
+MODEL = regex_matcher("model")
+OF_SERVERS = 'server!=""'
+ENGINES = "instance, model, server"
+PER_HOUR = 3600
+DOLLARS = OF_A_GAUGE["USD"]
+
+
+def _share(part: str, labels: str, **chosen: str) -> str:
+    return (
+        f"sum by ({labels}) (sum_over_time({part}{selector(**chosen)}[$__range]))"
+        f" / (sum by ({labels}) (sum_over_time({observed.full_name}{selector()}[$__range])) > 0)"
+    )
+
+
+dashboard = board(
+    "fleet",
+    "Fleet",
+    "All nodes and models, the worst on top. Where most GPU time goes, and where to look first.",
+    banner(
+        stat(
+            "GPUs",
+            Query(f"count({gpu_up.where()} == 1)"),
+            description="GPUs that can be read now. Fewer than you pay for: a node is missing, or a GPU is "
+            "lost.",
+        ),
+        stat(
+            "GPUs lost",
+            Query(f"count({gpu_up.where()} == 0) or 0 * count({build.where()})"),
+            description=gpu_up.tells(
+                "If any: open the node from the table below, and see the runbook of GpuLost."
+            ),
+            thresholds=steps("green", (1, "red")),
+            background=True,
+        ),
+        stat(
+            "Waits for memory",
+            Query(_share(by_class.full_name, "job", bottleneck="memory_bandwidth")),
+            unit=RATIO,
+            description="Share of all GPU time in which memory bandwidth decided. It is decode's nature; "
+            "with little compute used beside it, larger batches on fewer GPUs do the same work.",
+        ),
+        stat(
+            "Idle",
+            Query(_share(by_class.full_name, "job", bottleneck="idle")),
+            unit=RATIO,
+            description="Share of all GPU time without work. What is held and idle, nobody else can use: "
+            "scale those models down first.",
+            thresholds=steps("green", (0.3, "orange"), (0.6, "red")),
+        ),
+        stat(
+            "Cost an hour",
+            Query(f"{PER_HOUR} * sum({cost.rate()})"),
+            unit=DOLLARS,
+            no_value="no prices",
+            description=cost.tells("Absent without prices in the agents' configuration: set them."),
+        ),
+        stat(
+            "Of it idle",
+            Query(f"{PER_HOUR} * sum({idle_cost.rate()})"),
+            unit=DOLLARS,
+            no_value="no prices",
+            description=idle_cost.tells("What one saves by giving back what does nothing."),
+        ),
+    ),
+    row(
+        "Worst first",
+        table(
+            "Engines",
+            Column(
+                "Alerts",
+                f"count by ({ENGINES}) ({firing(MODEL, regex_matcher('instance'), OF_SERVERS)})",
+                thresholds=steps("text", (1, "red")),
+            ),
+            Column(
+                "Compute used",
+                f"avg by ({ENGINES}) ({used.where(MODEL)})",
+                unit=RATIO,
+                thresholds=steps("orange", (0.1, "green")),
+            ),
+            Column(
+                "Memory-bound",
+                f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='memory_bandwidth')})",
+                unit=RATIO,
+            ),
+            Column(
+                "Compute-bound",
+                f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='compute')})",
+                unit=RATIO,
+            ),
+            Column(
+                "Host",
+                f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='host')})",
+                unit=RATIO,
+                thresholds=steps("text", (0.5, "red")),
+            ),
+            Column(
+                "Links",
+                f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='interconnect')})",
+                unit=RATIO,
+                thresholds=steps("text", (0.35, "red")),
+            ),
+            Column(
+                "Idle",
+                f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='idle')})",
+                unit=RATIO,
+                thresholds=steps("text", (0.95, "orange")),
+            ),
+            Column("Batch", f"avg by ({ENGINES}) ({batch.where(MODEL)})", decimals=1),
+            Column(
+                "KV headroom",
+                f"min by ({ENGINES}) ({headroom.where(MODEL)})",
+                unit=RATIO,
+                thresholds=steps("red", (0.05, "orange"), (0.2, "text")),
+            ),
+            Column("Waiting", f"sum by ({ENGINES}) ({waiting.where(MODEL)})"),
+            Column("Tokens/s", f"sum by ({ENGINES}) ({generated.rate(MODEL)})"),
+            Column(
+                "GPUs",
+                f"count by ({ENGINES}) (max by (instance, server, uuid) ({placed.where()})"
+                f" * on (instance, server) group_left (model) max by ({ENGINES}) ({engine_up.where(MODEL)}))",
+            ),
+            labels={"instance": "Node", "model": "Model", "server": "Server"},
+            sort_by="Compute used",
+            descending=False,
+            links=(
+                link_to("node", "Open the node", instance="Node"),
+                link_to("engine", "Open the engine", instance="Node", server="Server", model="Model"),
+            ),
+            description="Shares are of the last half hour. On top is what uses least of its compute: the "
+            "columns to the right say what it waits for, and the links lead to why. Memory-bound with a "
+            "small batch: more traffic on fewer replicas.",
+            width=24,
+            height=12,
+        ),
+        table(
+            "Nodes",
+            Column(
+                "Alerts",
+                f"count by (instance) ({firing(regex_matcher('instance'))})",
+                thresholds=steps("text", (1, "red")),
+            ),
+            Column("GPUs", f"sum by (instance) ({gpu_up.where()})"),
+            Column(
+                "Lost",
+                f"count by (instance) ({gpu_up.where()}) - sum by (instance) ({gpu_up.where()})",
+                thresholds=steps("text", (1, "red")),
+            ),
+            Column("Roof attained", f"avg by (instance) ({attained.where()})", unit=RATIO),
+            Column("Kernels run", f"avg by (instance) ({kernel_time.where()})", unit=RATIO),
+            Column("Idle and held", _share(held.full_name, "instance"), unit=RATIO),
+            Column("Idle", _share(by_class.full_name, "instance", bottleneck="idle"), unit=RATIO),
+            Column("Power", f"sum by (instance) ({power.where()})", unit=power.unit),
+            Column("Cost an hour", f"{PER_HOUR} * sum by (instance) ({cost.rate()})", unit=DOLLARS),
+            Column(
+                "Numbers are from",
+                f"max by (instance) ({assessed_at.age()})",
+                unit=SECONDS,
+                thresholds=steps("text", (30, "red")),
+            ),
+            labels={"instance": "Node"},
+            sort_by="Roof attained",
+            descending=False,
+            links=(link_to("node", "Open the node", instance="Node"),),
+            description="Kernels run is what others call utilization; roof attained is how much of the "
+            "hardware is used. Nodes with the widest gap are those that only look busy: open them.",
+            width=24,
+            height=10,
+        ),
+    ),
+    row(
+        "Where GPU time goes",
+        time_series(
+            "GPUs by what bounds them",
+            Query(f"sum by (bottleneck) ({by_class.where()}) / 300", "{{bottleneck}}"),
+            unit=COUNT,
+            stacked=True,
+            minimum=0,
+            colours=BOTTLENECK_COLOURS,
+            description="How many GPUs' worth of time each class had in five minutes; all together are the "
+            "GPUs watched. A band that widens is where to work; unknown means that evidence is missing.",
+            width=12,
+            height=10,
+        ),
+        time_series(
+            "GPU time by part",
+            Query(f"sum by (part) ({observed.where()}) / 300", "{{part}}"),
+            unit=COUNT,
+            stacked=True,
+            minimum=0,
+            description="GPUs watched, by part. A step down that nobody planned is a node that was lost: "
+            "compare with the table of nodes.",
+            width=12,
+            height=10,
+        ),
+    ),
+    variables=variables(many=("model",)),
+    span="6h",
+)
