@@ -6,7 +6,7 @@ A panel's width is in the 24 columns of Grafana's grid; `layout` finds its place
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Required, TypedDict, Unpack
 
@@ -193,7 +193,7 @@ def time_series(
     return TimeSeries(
         title=title,
         targets=_targets(queries),
-        **_common(look, custom=custom, options=options, colour="palette-classic"),
+        **common(look, custom=custom, options=options, colour="palette-classic"),
     )
 
 
@@ -223,7 +223,7 @@ def stat(
     return Stat(
         title=title,
         targets=_targets(queries, instant=not sparkline),
-        **_common(look, options=options, colour="thresholds"),
+        **common(look, options=options, colour="thresholds"),
     )
 
 
@@ -246,7 +246,7 @@ def bar_gauge(title: str, *queries: Query, **look: Unpack[Look]) -> BarGauge:
     return BarGauge(
         title=title,
         targets=_targets(queries, instant=True),
-        **_common(look, options=options, colour="thresholds"),
+        **common(look, options=options, colour="thresholds"),
     )
 
 
@@ -271,7 +271,7 @@ def state_timeline(title: str, *queries: Query, **look: Unpack[Look]) -> StateTi
     return StateTimeline(
         title=title,
         targets=_targets(queries),
-        **_common(look, custom=custom, options=options, colour="thresholds"),
+        **common(look, custom=custom, options=options, colour="thresholds"),
     )
 
 
@@ -302,7 +302,7 @@ def heatmap(title: str, histogram: Quantity, *matchers: str, **look: Unpack[Look
     return Heatmap(
         title=title,
         targets=[PromTarget(expr=expr, legendFormat="{{le}}", format="heatmap")],
-        **_common(
+        **common(
             look,
             custom={"hideFrom": {"legend": False, "tooltip": False, "viz": False}},
             options=options,
@@ -346,12 +346,11 @@ def table(
 
     `labels` are the first columns, with their headings; `links` hang on the first of them.
     """
-    ids = [_ref_id(index) for index in range(len(columns))]
     # A frame that is alone calls its values "Value", one among several "Value #A".
     values = (
         {"Value": columns[0].title}
         if len(columns) == 1
-        else {f"Value #{ref}": column.title for ref, column in zip(ids, columns, strict=True)}
+        else {f"Value #{ref_id(index)}": column.title for index, column in enumerate(columns)}
     )
     order = ["Time", *labels, *values]
     transformations = [
@@ -368,7 +367,7 @@ def table(
     ]
     links = look.pop("links", ())
     overrides = [
-        _override(next(iter(labels.values())), links=[link.of_row() for link in links]),
+        override(next(iter(labels.values())), {"links": [link.of_row() for link in links]}),
         *(_column_override(column) for column in columns),
     ]
     custom: Json = {
@@ -384,12 +383,9 @@ def table(
     }
     return Table(
         title=title,
-        targets=[
-            PromTarget(expr=column.expr, format="table", instant=True, refId=ref)
-            for ref, column in zip(ids, columns, strict=True)
-        ],
+        targets=table_targets(column.expr for column in columns),
         transformations=transformations,
-        **_common(look, custom=custom, options=options, colour="thresholds", overrides=overrides),
+        **common(look, custom=custom, options=options, colour="thresholds", overrides=overrides),
     )
 
 
@@ -407,18 +403,26 @@ def _column_override(column: Column) -> Json:
         properties["custom.cellOptions"] = {"type": "color-text"}
     if column.links:
         properties["links"] = [link.of_row() for link in column.links]
-    return _override(column.title, **properties)
+    return override(column.title, properties)
 
 
-def _override(name: str, **properties: Any) -> Json:
-    return {
-        "matcher": {"id": "byName", "options": name},
-        "properties": [{"id": key, "value": value} for key, value in properties.items() if value != []],
-    }
+def override(name: str, properties: Mapping[str, Any]) -> Json:
+    """What is different in the series or column of that name."""
+    said = [{"id": key, "value": value} for key, value in properties.items() if value != []]
+    return {"matcher": {"id": "byName", "options": name}, "properties": said}
 
 
-def _ref_id(index: int) -> str:
+def ref_id(index: int) -> str:
+    """A, B, C …: in the order of a panel's queries, which is also what `normalise` gives."""
     return chr(ord("A") + index)
+
+
+def table_targets(exprs: Iterable[str]) -> list[PromTarget]:
+    """Queries of this instant whose labels become columns."""
+    return [
+        PromTarget(expr=expr, format="table", instant=True, refId=ref_id(index))
+        for index, expr in enumerate(exprs)
+    ]
 
 
 def _targets(queries: Sequence[Query], *, instant: bool = False) -> list[PromTarget]:
@@ -428,7 +432,7 @@ def _targets(queries: Sequence[Query], *, instant: bool = False) -> list[PromTar
     ]
 
 
-def _common(
+def common(
     look: Look,
     *,
     options: Json,
@@ -449,7 +453,7 @@ def _common(
         "noValue": look.get("no_value"),
     }
     coloured = (
-        _override(name, color={"mode": "fixed", "fixedColor": colour})
+        override(name, {"color": {"mode": "fixed", "fixedColor": colour}})
         for name, colour in look.get("colours", {}).items()
     )
     return {
