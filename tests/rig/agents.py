@@ -1,0 +1,172 @@
+"""The agents of the rig: one a scenario, over its simulated node, in time that follows the real one.
+
+First each is brought to where its story becomes interesting, as fast as it can be computed. From then on
+its clock is moved along with real time, one interval at once, so that rates are true.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from agent.app import Agent
+from agent.clock import ManualClock
+from agent.config import Configuration
+from agent.daemon import simulated_configuration
+from agent.exposition.server import ExpositionServer
+from agent.simulate.node import SimulatedNode
+from agent.simulate.scenario import Scenario
+from agent.simulate.scenarios import SCENARIOS
+from tests.rig.programs import free_port
+
+INTERVAL_SECONDS = 2
+"""Of the agents' ticks, their engines' pages, and the scrapes. Half of it would be twice the work."""
+
+CONFIGURATION = Configuration.model_validate(
+    {
+        "interval_seconds": INTERVAL_SECONDS,
+        "engines_interval_seconds": INTERVAL_SECONDS,
+        "prices": [
+            {"gpu": "NVIDIA H100 80GB HBM3", "usd_per_hour": 2.99},
+            {"usd_per_hour": 1.5},
+        ],
+        "slo": {"ttft_seconds": 2, "inter_token_seconds": 0.1, "objective": 0.99},
+    }
+)
+
+STEADY_SECONDS = 40
+"""Before the first scrape: a window is full, and what starts has started."""
+BEFORE_OUTAGE_SECONDS = 10
+"""Where something happens, the first scrapes see it not yet."""
+
+Fate = Literal["watches", "dies", "is removed", "sticks", "is restarted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What one agent of the rig watches, and what becomes of the agent itself."""
+
+    scenario: Scenario
+    fate: Fate = "watches"
+    at_seconds: float = 0.0
+    """Since the first scrape."""
+
+    @property
+    def name(self) -> str:
+        """That of the node and of the cluster."""
+        return self.scenario.name
+
+    @property
+    def seconds_before(self) -> int:
+        """How far its story has gone at the first scrape."""
+        starts = [outage.at_seconds for outage in self.scenario.outages]
+        return int(min(starts) - BEFORE_OUTAGE_SECONDS) if starts else STEADY_SECONDS
+
+
+OVER_BUDGET = "agent-over-budget"
+"""Only its `process_*` are scraped: they are those of the whole rig, which is no small agent."""
+
+
+def _of_the_agent(name: str, fate: Fate = "watches", at_seconds: float = 0.0) -> Role:
+    """Of these the node does not matter."""
+    return Role(scenario=replace(SCENARIOS["mixed"], name=name), fate=fate, at_seconds=at_seconds)
+
+
+ROLES: Sequence[Role] = (
+    *(Role(scenario=scenario) for scenario in SCENARIOS.values()),
+    _of_the_agent("agent-down", "dies", 20),
+    _of_the_agent("agent-absent", "is removed", 20),
+    _of_the_agent("agent-stuck", "sticks", 20),
+    _of_the_agent("agent-restarted", "is restarted", 50),
+    _of_the_agent(OVER_BUDGET),
+)
+
+
+class _RigClock(ManualClock):
+    """A manual clock that can be told what time it is."""
+
+    def set_unix(self, unix_seconds: float) -> None:
+        self._offset = unix_seconds - self._monotonic
+
+
+class RunningAgent:
+    """One agent with its node and its server. A tick by hand is what its threads would do."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self._clock = _RigClock(unix_seconds=time.time() - role.seconds_before)
+        self._node = SimulatedNode(role.scenario, clock=self._clock)
+        self._node.start()
+        self._configuration = simulated_configuration(CONFIGURATION, self._node)
+        self._ticks = 0
+        self._sticks = False
+        self.port = free_port()
+        self._agent, self._server = self._start()
+        for _ in range(0, role.seconds_before, INTERVAL_SECONDS):
+            self._tick()
+        self._closed = False
+
+    def _start(self) -> tuple[Agent, ExpositionServer]:
+        agent = Agent(self._configuration, clock=self._clock, nvml=self._node.nvml, node=self.role.name)
+        server = ExpositionServer(
+            host="127.0.0.1",
+            port=self.port,
+            metrics=agent.renderer,
+            latest=lambda: agent.sampler.latest,
+            configuration={},
+            clock=self._clock,
+        )
+        server.start()
+        return agent, server
+
+    def _tick(self) -> None:
+        self._clock.advance(INTERVAL_SECONDS)
+        dcgm = self._ticks * INTERVAL_SECONDS % self._configuration.dcgm.interval_seconds < INTERVAL_SECONDS
+        self._ticks += 1
+        if self._sticks:  # its sources are still read, on threads of their own
+            for poller in self._agent.pollers:
+                poller.poll()
+        else:
+            self._agent.beat(engines=True, dcgm=dcgm)
+
+    def set_time(self, unix_seconds: float) -> None:
+        """It is now this late."""
+        self._clock.set_unix(unix_seconds)
+
+    def follow(self, unix_seconds: float) -> None:
+        """Tick as often as an agent would have until then."""
+        while not self._closed and self._clock.unix() + INTERVAL_SECONDS <= unix_seconds:
+            self._tick()
+
+    def meet_fate(self) -> None:
+        """Die, or stick, or be restarted."""
+        if self.role.fate == "dies":
+            self.close()
+        elif self.role.fate == "sticks":
+            self._sticks = True
+        elif self.role.fate == "is restarted":
+            self._server.close()
+            self._agent.close()
+            self._agent, self._server = self._start()
+
+    def close(self) -> None:
+        """End it, its server and its node."""
+        if not self._closed:
+            self._closed = True
+            self._server.close()
+            self._agent.close()
+            self._node.close()
+
+
+@contextmanager
+def running_agents(roles: Sequence[Role]) -> Iterator[Sequence[RunningAgent]]:
+    """All of them, each where its story begins."""
+    with ExitStack() as stack:
+        agents = []
+        for role in roles:
+            agents.append(RunningAgent(role))
+            stack.callback(agents[-1].close)
+        yield agents
