@@ -66,6 +66,8 @@ class EngineAssessment:
     up: bool
     problem: str | None = None
     """Why it is not up, or what is not known of it."""
+    gone: bool = False
+    """It is not up because its process or pod was ended."""
     gpu_uuids: tuple[str, ...] = ()
     placed_by: str = "unknown"
     """Whence they are known: ``configuration``, ``process``, ``pod``, ``elimination``, ``unknown``."""

@@ -792,6 +792,15 @@ ENGINE_METRICS: tuple[Metric, ...] = (
         read=lambda a: ((_engine_labels(engine), float(engine.up)) for engine in a.engines),
     ),
     Metric(
+        name="engine_gone",
+        kind="gauge",
+        help="1 if the engine is not up because its process or pod was ended; then it leaves the page ten "
+        "minutes later. Only of engines that were found.",
+        labels=ENGINE,
+        origin="discovery",
+        read=lambda a: ((_engine_labels(engine), float(engine.gone)) for engine in a.engines),
+    ),
+    Metric(
         name="engine_info",
         kind="info",
         help="Which software answers, and in which pod; empty where that is not known.",

@@ -41,6 +41,8 @@ class MonitoredServer:
     """As configured."""
     found: FoundServer | None = None
     """What was found out about it, if it was found."""
+    gone: bool = False
+    """It was found, and its process or pod is there no more: it was ended, and is not merely silent."""
 
 
 Opener = Callable[[FoundServer], MonitoredServer]
@@ -102,9 +104,11 @@ class Roster:
             self._found = self._merge(readings)
             self._describe_configured()
             self._admit(now)
-        for key in self._found:
-            if key in self._entries:
-                self._entries[key].seen_at_seconds = now
+        for key, entry in self._entries.items():
+            if key in self._found:
+                entry.seen_at_seconds = now
+            if entry.server.gone == (key in self._found):
+                entry.server = replace(entry.server, gone=key not in self._found)
         self._dismiss(now)
         self.servers = (*self._configured, *(entry.server for entry in self._entries.values()))
         return self.servers

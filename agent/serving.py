@@ -81,10 +81,17 @@ def _gpus_problem(speaking: _Speaking, local: tuple[str, ...]) -> str | None:
     return "its GPUs cannot be read now" if speaking.gpus else speaking.placement.problem
 
 
-def _down(key: EngineKey, engine: str, model: str, message: str) -> EngineAssessment:
+def _down(key: EngineKey, engine: str, model: str, message: str, *, gone: bool) -> EngineAssessment:
     """An engine of which only the names are known."""
-    verdict = Verdict(bottleneck="unknown", reason=message)
-    return EngineAssessment(key=key, engine=engine, model=model, up=False, problem=message, verdict=verdict)
+    return EngineAssessment(
+        key=key,
+        engine=engine,
+        model=model,
+        up=False,
+        problem=message,
+        gone=gone,
+        verdict=Verdict(bottleneck="unknown", reason=message),
+    )
 
 
 class Serving:
@@ -167,7 +174,7 @@ class Serving:
             log.exception("%s: its page cannot be assessed", speaking.server.server)
             message = f"its page cannot be assessed: {type(error).__name__}; the log has the traceback"
             key = EngineKey(server=speaking.server.server, rank=speaking.reading.rank)
-            return _down(key, speaking.reading.engine, speaking.reading.model, message)
+            return _down(key, speaking.reading.engine, speaking.reading.model, message, gone=False)
 
     def _assess_engine(self, speaking: _Speaking, now: float, *, alone: bool) -> EngineAssessment:
         server, reading = speaking.server, speaking.reading
@@ -258,10 +265,12 @@ class Serving:
         """A server's engines but for the ranks that speak: known by their last names, and no more is said."""
         known = {key: track for key, track in self._engines.items() if key.server == server.server}
         if not known and not speaking:  # it never answered: there is one, whatever it is
-            return [_down(EngineKey(server=server.server, rank="0"), server.engine, "", message)]
+            key = EngineKey(server=server.server, rank="0")
+            return [_down(key, server.engine, "", message, gone=server.gone)]
         silent = []
         for key, track in known.items():
             if key.rank not in speaking and track.history.latest is not None:
                 track.settled = None
-                silent.append(_down(key, track.history.latest.engine, track.history.latest.model, message))
+                last = track.history.latest
+                silent.append(_down(key, last.engine, last.model, message, gone=server.gone))
         return silent

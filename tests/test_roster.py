@@ -101,6 +101,18 @@ def test_what_is_found_is_watched_and_what_is_gone_is_for_ten_minutes() -> None:
     assert scene.opened["http://127.0.0.1:8000/metrics"].closed
 
 
+def test_a_server_that_is_no_longer_found_is_known_to_be_gone_until_it_is_back() -> None:
+    scene = Scene()
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics"),)
+    assert [server.gone for server in scene.look().values()] == [False]
+    scene.processes.servers = ()
+    assert [server.gone for server in scene.look().values()] == [True]
+    scene.processes.servers = None  # who cannot look does not say that anything is gone or back
+    assert [server.gone for server in scene.look().values()] == [True]
+    scene.processes.servers = (process("http://127.0.0.1:8000/metrics"),)
+    assert [server.gone for server in scene.look().values()] == [False]
+
+
 def test_a_server_that_is_found_again_keeps_its_poller() -> None:
     scene = Scene()
     scene.processes.servers = (process("http://127.0.0.1:8000/metrics", pid=7),)
