@@ -12,6 +12,7 @@ from typing import Literal
 
 from rules import thresholds
 from rules.promql import (
+    DEVICE,
     ENGINE,
     GPU,
     SERVICE,
@@ -26,7 +27,7 @@ from rules.promql import (
     recorded,
     selector,
 )
-from rules.recordings import slo_events
+from rules.recordings import AGENT, slo_events
 from rules.thresholds import Threshold
 
 Severity = Literal["critical", "warning", "info"]
@@ -78,6 +79,8 @@ _ON_GPU = "GPU {{ $labels.gpu }} of {{ $labels.instance }}"
 _ON_ENGINE = "{{ $labels.model }} at {{ $labels.server }} on {{ $labels.instance }}"
 _ON_SERVICE = "{{ $labels.model }}"
 _PERCENT = "{{ $value | humanizePercentage }}"
+_TWO_DIGITS = '{{ $value | printf "%.2f" }}'
+_WHOLE = '{{ $value | printf "%.0f" }}'
 
 
 # --- memory-bound, and most of the GPU unused ----------------------------------------------------------
@@ -146,7 +149,7 @@ def _oversized(threshold: str) -> str:
     largest = f"max by {by(ENGINE)} (max_over_time(roofline_engine_decode_batch_size[1d]))"
     watched = f"max by {by(ENGINE)} (roofline_engine_up offset 12h)"
     answered = increase("roofline_engine_generation_tokens_total", "1d", ENGINE)
-    fast = mean_of_engine(f"(max by {by(GPU)} (roofline_gpu_peak_dram_bytes_per_second))")
+    fast = mean_of_engine(f"max by {by(DEVICE)} (roofline_gpu_peak_dram_bytes_per_second)")
     return (
         f"({largest} < {threshold})\n"
         f"and on {by(ENGINE)}\n({answered} > 0)\n"
@@ -159,7 +162,7 @@ def _idle_held(threshold: str) -> str:
     idle = bottleneck_share("idle", "1h")
     return (
         f"(\n  {indented(idle)} > {threshold}\n)\n"
-        f"and on {by((*TARGET, 'uuid'))}\n"
+        f"and on {by(DEVICE)}\n"
         f"(roofline_engine_gpu_info or roofline_gpu_allocation_info or roofline_gpu_processes > 0)"
     )
 
@@ -173,7 +176,11 @@ def _roof_lowered(reasons: str) -> Callable[[str], str]:
         f")"
     )
     limited = (
-        f'max by {by(GPU)} (\n  rate(roofline_gpu_clock_limited_seconds_total{{reason=~"{reasons}"}}[15m])\n)'
+        f"max by {by(GPU)} (\n"
+        f"  sum by {by((*GPU, 'reason'))} (\n"
+        f'    rate(roofline_gpu_clock_limited_seconds_total{{reason=~"{reasons}"}}[15m])\n'
+        f"  )\n"
+        f")"
     )
     idle = bottleneck_share("idle", "15m")
     return lambda threshold: (
@@ -221,8 +228,8 @@ _EFFICIENCY = (
         threshold=thresholds.HOST_SHARE,
         expr=_host_bound,
         summary=f"The GPUs of {_ON_ENGINE} wait for their host.",
-        description=f"For {_PERCENT} of the time a step's kernels are done and the next has not begun: "
-        "scheduling, sampling or tokenizing on the CPU sets the pace.",
+        description=f"For {_PERCENT} of half an hour the wait between a step's last kernel and the next step "
+        "was the largest part: scheduling, sampling or tokenizing on the CPU sets the pace.",
     ),
     Alert(
         name="GpuIdleHeld",
@@ -282,24 +289,27 @@ def _interconnect_bound(threshold: str) -> str:
 
 
 def _interference(threshold: str) -> str:
-    decoding = ratio(
-        increase("roofline_engine_phase_seconds_total", "15m", ENGINE, 'phase="decode"'),
-        increase("roofline_engine_phase_seconds_total", "15m", ENGINE, 'phase!="neither"'),
+    answer = ratio(
+        increase("roofline_engine_generation_tokens_total", "15m", ENGINE),
+        increase("roofline_engine_requests_total", "15m", ENGINE),
     )
     return (
         f"({mean('roofline_engine_prefill_interference_ratio', '15m', ENGINE)} > {threshold})\n"
-        f"and on {by(ENGINE)}\n(\n  {indented(decoding)} > {thresholds.DECODING_SHARE}\n)"
+        f"and on {by(ENGINE)}\n(\n  {indented(answer)} > {thresholds.ANSWER_TOKENS}\n)"
     )
 
 
 def _exhaustion(threshold: str) -> str:
-    until = "roofline_engine_kv_cache_seconds_to_full[15m]"
+    until = "roofline_engine_kv_cache_seconds_to_full"
+    # The hour at which it would be full, the latest of those foreseen: a steady fill foresees the same
+    # all the time, while the seconds to it fall.
+    foreseen = f"max by {by(ENGINE)} (max_over_time(({until} + time())[15m:1m]))"
     filling = ratio(
-        f"sum by {by(ENGINE)} (count_over_time({until}))",
+        f"sum by {by(ENGINE)} (count_over_time({until}[15m]))",
         f"sum by {by(ENGINE)} (count_over_time(roofline_engine_kv_cache_used_ratio[15m]))",
     )
     return (
-        f"(max by {by(ENGINE)} (max_over_time({until})) < {threshold})\n"
+        f"({foreseen} - time() < {threshold})\n"
         f"and on {by(ENGINE)}\n(\n  {indented(filling)} > {thresholds.FILLING_SHARE}\n)"
     )
 
@@ -356,7 +366,7 @@ _ENGINES = (
         threshold=thresholds.PREEMPTIONS_PER_REQUEST,
         expr=_preempting,
         summary=f"{_ON_ENGINE} throws requests out of its batch and computes them twice.",
-        description="The KV cache is full: {{ $value | humanize }} preemptions for each request that ends. "
+        description=f"The KV cache is full: {_TWO_DIGITS} preemptions for each request that ends. "
         "Answers pause, and prefill is done again.",
         mistake=MISTAKES[2],
     ),
@@ -372,7 +382,7 @@ _ENGINES = (
             f"{mean('roofline_engine_model_agreement_ratio', '30m', ENGINE)} < 1 / {threshold}"
         ),
         summary=f"What is computed for {_ON_ENGINE} does not fit what its GPUs measure.",
-        description="Modelled bytes are {{ $value | humanize }} times the measured ones, where 0.9 to 1.3 is "
+        description=f"Modelled bytes are {_TWO_DIGITS} times the measured ones, where 0.9 to 1.3 is "
         "expected: intensity, headroom in bytes and the division of its steps are not to be trusted.",
     ),
     Alert(
@@ -391,10 +401,14 @@ _ENGINES = (
         group="roofline.engine",
         severity="critical",
         holds_for="2m",
-        expr=lambda _: f"max by {by(ENGINE)} (roofline_engine_up) == 0",
+        expr=lambda _: (
+            f"max by {by(ENGINE)} (roofline_engine_up) == 0\n"
+            f"unless on {by(ENGINE)}\n"
+            f"(max by {by(ENGINE)} (roofline_engine_gone) == 1)"
+        ),
         summary=f"{_ON_ENGINE} does not answer.",
-        description="Its page of metrics cannot be read: the server is down, or was moved. Its GPUs are "
-        "watched by their counters alone.",
+        description="Its page of metrics cannot be read, and nobody ended it as far as is known. Its GPUs "
+        "are watched by their counters alone.",
     ),
 )
 
@@ -484,7 +498,7 @@ _PROMISES = (
         threshold=thresholds.COST_GROWTH,
         expr=_cost_regressed,
         summary=f"A token of {_ON_SERVICE} costs more than a week ago.",
-        description="{{ $value | humanize }} times as much for each output token as on the same day last "
+        description=f"{_TWO_DIGITS} times as much for each output token as on the same day last "
         "week, idle time included.",
     ),
     *_burn_alerts("EngineTtftBudgetBurn", "ttft", "time to first token", "requests"),
@@ -499,11 +513,16 @@ def _xid(_: str) -> str:
     matchers = f'xid!~"{thresholds.APPLICATION_XIDS}"'
     keys = (*GPU, "xid")
     counted = selector("roofline_gpu_xid_errors_total", matchers)
+    age = f"time() - max by {by(GPU)} (roofline_gpu_last_xid_timestamp_seconds)"
     return (
         f"{increase('roofline_gpu_xid_errors_total', '15m', keys, matchers)} > 0\n"
         f"or\n"
-        # One that is not counted from 0 begins with its first error, and a beginning is no increase.
-        f"(max by {by(keys)} ({counted}) > 0 unless on {by(keys)} {counted} offset 15m)"
+        # One that is not counted from 0 begins with its first error, and a beginning is no increase. After
+        # a gap in scraping all seem to begin: hence the time of the last.
+        f"(\n"
+        f"  (max by {by(keys)} ({counted}) > 0 unless on {by(keys)} {counted} offset 15m)\n"
+        f"  and on {by(GPU)} ({age} < 900)\n"
+        f")"
     )
 
 
@@ -529,7 +548,7 @@ _HARDWARE = (
         holds_for="0m",
         expr=_xid,
         summary=f"{_ON_GPU} reported XID {{{{ $labels.xid }}}}.",
-        description="{{ $value | humanize }} times in a quarter of an hour. This XID is the hardware's or "
+        description=f"{_WHOLE} in a quarter of an hour. This XID is the hardware's or "
         "the driver's, not the application's.",
     ),
     Alert(
@@ -539,7 +558,7 @@ _HARDWARE = (
         holds_for="0m",
         expr=_uncorrected,
         summary=f"The memory of {_ON_GPU} gave wrong data.",
-        description="{{ $value | humanize }} uncorrected errors in an hour: somebody's work was lost.",
+        description=f"Uncorrected errors in an hour: {_WHOLE}. Somebody's work was lost.",
     ),
     Alert(
         name="GpuRecoveryActionNeeded",
@@ -557,8 +576,14 @@ _HARDWARE = (
 
 
 def _agents(expr: str) -> str:
-    """Of targets that are agents of ours, whatever their job is called."""
-    return f"{expr}\nand on {by(TARGET)}\nmax by {by(TARGET)} (max_over_time(roofline_build_info[1d]))"
+    """Of targets that are agents of ours."""
+    return f"{expr}\nand on {by(TARGET)}\n{AGENT}"
+
+
+def _stale(threshold: str) -> str:
+    """Held against the time of the scrape, not against now: a scrape may be a minute ago."""
+    assessed = "roofline_assessment_timestamp_seconds"
+    return f"min by {by(TARGET)} (timestamp({assessed}) - {assessed}) > {threshold}"
 
 
 def _over_budget(threshold: str) -> str:
@@ -574,12 +599,12 @@ def _over_budget(threshold: str) -> str:
     )
 
 
-_AGENT = (
+_AGENTS = (
     Alert(
         name="SourceDown",
         group="roofline.agent",
         severity="warning",
-        holds_for="5m",
+        holds_for="10m",
         expr=lambda _: f'max by {by((*TARGET, "source"))} (roofline_source_up{{source!~"engine:.*"}}) == 0',
         summary="{{ $labels.source }} cannot be read on {{ $labels.instance }}.",
         description="What it would tell has left the page, and what is derived from it is unknown.",
@@ -608,9 +633,7 @@ _AGENT = (
         severity="warning",
         holds_for="2m",
         threshold=thresholds.STALE_SECONDS,
-        expr=lambda threshold: (
-            f"time() - max by {by(TARGET)} (roofline_assessment_timestamp_seconds) > {threshold}"
-        ),
+        expr=_stale,
         summary="The agent on {{ $labels.instance }} answers and assesses nothing.",
         description="What its page shows is {{ $value | humanizeDuration }} old.",
     ),
@@ -622,11 +645,11 @@ _AGENT = (
         threshold=thresholds.BUDGET,
         expr=_over_budget,
         summary="The agent on {{ $labels.instance }} costs more {{ $labels.resource }} than promised.",
-        description="{{ $value | humanize }} times its budget of 1 % of a core and 60 MiB.",
+        description=f"{_TWO_DIGITS} times its budget of 1 % of a core and 60 MiB.",
     ),
 )
 
-ALERTS: tuple[Alert, ...] = (*_EFFICIENCY, *_ENGINES, *_PROMISES, *_HARDWARE, *_AGENT)
+ALERTS: tuple[Alert, ...] = (*_EFFICIENCY, *_ENGINES, *_PROMISES, *_HARDWARE, *_AGENTS)
 
 RUNBOOK_NAMES: tuple[str, ...] = tuple(dict.fromkeys(alert.name for alert in ALERTS))
 """Each name once, in the order of the table."""

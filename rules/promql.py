@@ -11,6 +11,8 @@ from collections.abc import Iterable
 TARGET = ("cluster", "job", "instance")
 """A node. `cluster` is there where several clusters share a storage, and costs nothing where it is not."""
 GPU = (*TARGET, "gpu", "uuid")
+DEVICE = (*TARGET, "uuid")
+"""A GPU, whatever its index: that may change when another is lost."""
 REPLICA = (*TARGET, "engine", "server", "rank")
 """One engine (a data-parallel rank), as the info metrics name it."""
 ENGINE = (*REPLICA, "model")
@@ -51,21 +53,22 @@ def ratio(part: str, whole: str) -> str:
     return f"{part}\n/\n({whole} > 0)"
 
 
-def bottleneck_share(bottleneck: str, window: str) -> str:
+def bottleneck_share(bottleneck: str, window: str, labels: Iterable[str] = GPU) -> str:
     """The share of a GPU's observed time that went to one class."""
+    keys = tuple(labels)
     return ratio(
-        increase("roofline_gpu_bottleneck_seconds_total", window, GPU, f'bottleneck="{bottleneck}"'),
-        increase("roofline_gpu_observed_seconds_total", window, GPU),
+        increase("roofline_gpu_bottleneck_seconds_total", window, keys, f'bottleneck="{bottleneck}"'),
+        increase("roofline_gpu_observed_seconds_total", window, keys),
     )
 
 
 def mean_of_engine(by_gpu: str) -> str:
-    """What holds of GPUs, as the mean over those that each engine runs on."""
+    """What holds of GPUs by UUID, as the mean over those that each engine runs on."""
     placed = f"max by {by((*REPLICA, 'uuid'))} (roofline_engine_gpu_info)"
     return (
         f"avg by {by(ENGINE)} (\n"
         f"  {placed}\n"
-        f"  * on {by((*TARGET, 'uuid'))} group_left ()\n"
+        f"  * on {by(DEVICE)} group_left ()\n"
         f"  {indented(by_gpu)}\n"
         f"  * on {by(REPLICA)} group_left (model)\n"
         f"  (max by {by(ENGINE)} (roofline_engine_up) == 1)\n"

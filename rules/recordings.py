@@ -18,6 +18,7 @@ from agent.metrics import GPU as GPU_LABELS
 from agent.metrics import PREFIX, TABLE, Metric
 from agent.roofline.bottleneck import BOTTLENECKS
 from rules.promql import (
+    DEVICE,
     ENGINE,
     REPLICA,
     SERVICE,
@@ -38,6 +39,7 @@ NODE = (*TARGET, "part")
 MODEL = ("cluster", "job", "engine", "model", "workload_namespace", "part")
 CLUSTER = ("cluster", "job", "part")
 IDENTITY = "roofline:engine:identity:info"
+AGENT = "roofline:node:agent:info"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +122,7 @@ def _name(level: str, counter: str) -> str:
 def _part(expr: str, *, keeps: tuple[str, ...]) -> str:
     """GPUs by the part that they are; also of those that were there only at the window's beginning."""
     part = f"max by {by((*TARGET, 'uuid', 'part'))} (max_over_time(roofline_gpu_info[{INTERVAL}]))"
-    return (
-        f"sum by {by(keeps)} (\n"
-        f"  {indented(expr)}\n"
-        f"  * on {by((*TARGET, 'uuid'))} group_left (part)\n"
-        f"  {part}\n"
-        f")"
-    )
+    return f"sum by {by(keeps)} (\n  {indented(expr)}\n  * on {by(DEVICE)} group_left (part)\n  {part}\n)"
 
 
 def _identified(expr: str, *, keeps: tuple[str, ...], gives: tuple[str, ...]) -> str:
@@ -150,15 +146,15 @@ def _node_increases() -> Iterator[Recording]:
     keeps = (*NODE, "bottleneck")
     seconds = increase("roofline_gpu_bottleneck_seconds_total", INTERVAL, (*TARGET, "uuid", "bottleneck"))
     price = ratio(
-        increase("roofline_gpu_cost_usd_total", INTERVAL, (*TARGET, "uuid")),
-        increase("roofline_gpu_observed_seconds_total", INTERVAL, (*TARGET, "uuid")),
+        increase("roofline_gpu_cost_usd_total", INTERVAL, DEVICE),
+        increase("roofline_gpu_observed_seconds_total", INTERVAL, DEVICE),
     )
-    paid = f"{seconds}\n* on {by((*TARGET, 'uuid'))} group_left ()\n(\n  {indented(price)}\n)"
+    paid = f"{seconds}\n* on {by(DEVICE)} group_left ()\n(\n  {indented(price)}\n)"
     yield Recording(
         record=_name("node", "gpu_bottleneck_cost_usd"), expr=_part(paid, keeps=keeps), keeps=keeps
     )
-    idle = increase("roofline_gpu_bottleneck_seconds_total", INTERVAL, (*TARGET, "uuid"), 'bottleneck="idle"')
-    held = f"(\n  {idle}\n  and on {by((*TARGET, 'uuid'))}\n  {indented(HELD)}\n)"
+    idle = increase("roofline_gpu_bottleneck_seconds_total", INTERVAL, DEVICE, 'bottleneck="idle"')
+    held = f"(\n  {idle}\n  and on {by(DEVICE)}\n  {indented(HELD)}\n)"
     yield Recording(record=_name("node", "gpu_idle_held_seconds"), expr=_part(held, keeps=NODE), keeps=NODE)
 
 
@@ -173,7 +169,7 @@ def _identity() -> Recording:
     part = (
         f"topk by {by(REPLICA)} (1, max by {by((*REPLICA, 'part'))} (\n"
         f"  max by {by((*REPLICA, 'uuid'))} (max_over_time(roofline_engine_gpu_info[{INTERVAL}]))\n"
-        f"  * on {by((*TARGET, 'uuid'))} group_left (part)\n"
+        f"  * on {by(DEVICE)} group_left (part)\n"
         f"  max by {by((*TARGET, 'uuid', 'part'))} (max_over_time(roofline_gpu_info[{INTERVAL}]))\n"
         f"))"
     )
@@ -233,17 +229,17 @@ def _gpu_seconds_of_models() -> Iterator[Recording]:
     """GPU time by what bounded it, to each engine by its share of the GPU; what none holds is in no model."""
     share = (
         f"sum by {by((*REPLICA, 'uuid'))} (sum_over_time(roofline_engine_gpu_share_ratio[{INTERVAL}]))\n"
-        f"/ on {by((*TARGET, 'uuid'))} group_left ()\n"
-        f"sum by {by((*TARGET, 'uuid'))} (count_over_time(roofline_gpu_up[{INTERVAL}]))"
+        f"/ on {by(DEVICE)} group_left ()\n"
+        f"sum by {by(DEVICE)} (count_over_time(roofline_gpu_up[{INTERVAL}]))"
     )
     for bottleneck in BOTTLENECKS:
         seconds = increase(
             "roofline_gpu_bottleneck_seconds_total",
             INTERVAL,
-            (*TARGET, "uuid"),
+            DEVICE,
             f'bottleneck="{bottleneck}"',
         )
-        held = f"{share}\n* on {by((*TARGET, 'uuid'))} group_left ()\n{seconds}"
+        held = f"{share}\n* on {by(DEVICE)} group_left ()\n{seconds}"
         yield Recording(
             record=_name("model", "gpu_bottleneck_seconds"),
             expr=_identified(held, keeps=MODEL, gives=("model", "workload_namespace", "part")),
@@ -267,15 +263,18 @@ def _engine_ratios() -> Iterator[Recording]:
     for bottleneck in BOTTLENECKS:
         yield Recording(
             record="roofline:engine:gpu_bottleneck:ratio30m",
-            expr=mean_of_engine(f"(\n  {indented(bottleneck_share(bottleneck, '30m'))}\n)"),
+            expr=mean_of_engine(f"(\n  {indented(bottleneck_share(bottleneck, '30m', DEVICE))}\n)"),
             labels={"bottleneck": bottleneck},
             keeps=(*ENGINE, "bottleneck"),
         )
-    speed = f"sum by {by((*TARGET, 'uuid'))} (rate(roofline_gpu_flops_total[30m]))"
-    peak = f'max by {by((*TARGET, "uuid"))} (roofline_gpu_peak_flops_per_second{{dtype="bf16"}})'
+    speed = ratio(
+        increase("roofline_gpu_flops_total", "30m", DEVICE),
+        increase("roofline_gpu_observed_seconds_total", "30m", DEVICE),
+    )
+    peak = f'max by {by(DEVICE)} (roofline_gpu_peak_flops_per_second{{dtype="bf16"}})'
     yield Recording(
         record="roofline:engine:gpu_compute_used:ratio30m",
-        expr=mean_of_engine(f"(\n  {speed}\n  /\n  {peak}\n)"),
+        expr=mean_of_engine(f"(\n  {indented(speed)}\n  /\n  {peak}\n)"),
         keeps=ENGINE,
     )
 
@@ -303,10 +302,21 @@ def slo_events(window: str, labels: tuple[str, ...], matchers: str = "", *, good
     return recorded(_name("model", counter), window, labels, matchers)
 
 
+def _agents() -> Recording:
+    """Which targets are agents of ours, whatever their job is called: also while they do not answer."""
+    own = f"max by {by(TARGET)} ({AGENT})"
+    return Recording(
+        record=AGENT,
+        expr=f"max by {by(TARGET)} (roofline_build_info)\nor\n({own} and on {by(TARGET)} up == 0)",
+        keeps=TARGET,
+    )
+
+
 def _groups() -> Iterator[Group]:
     nodes = tuple(_node_increases())
     yield Group(name="roofline.node", interval=INTERVAL, rules=(*nodes, *_cluster_increases(nodes)))
     yield Group(name="roofline.model", interval=INTERVAL, rules=tuple(_model_increases()))
+    yield Group(name="roofline.agent", interval=None, rules=(_agents(),))
     yield Group(name="roofline.engine", interval=None, rules=tuple(_engine_ratios()))
     yield Group(name="roofline.slo", interval=None, rules=tuple(_error_ratios()))
 

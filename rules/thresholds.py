@@ -82,8 +82,8 @@ INTERFERENCE_SHARE = Threshold(
     reason="above it users who read an answer wait nearly as long for others' prompts as for their tokens. "
     "Lower it where the time between tokens is promised.",
 )
-DECODING_SHARE = 0.2
-"""Where less of the busy time is decode, nobody's answer is there to be disturbed."""
+ANSWER_TOKENS = 32
+"""A shorter answer is over before anybody has begun to read it."""
 
 # --- the KV cache ----------------------------------------------------------------------------------
 
