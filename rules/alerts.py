@@ -509,8 +509,7 @@ _PROMISES = (
 # --- hardware --------------------------------------------------------------------------------------
 
 
-def _xid(_: str) -> str:
-    matchers = f'xid!~"{thresholds.APPLICATION_XIDS}"'
+def _xid(matchers: str) -> str:
     keys = (*GPU, "xid")
     counted = selector("roofline_gpu_xid_errors_total", matchers)
     age = f"time() - max by {by(GPU)} (roofline_gpu_last_xid_timestamp_seconds)"
@@ -546,10 +545,20 @@ _HARDWARE = (
         group="roofline.hardware",
         severity="critical",
         holds_for="0m",
-        expr=_xid,
+        expr=lambda _: _xid(f'xid!~"{thresholds.HARMLESS_XIDS}|{thresholds.NOTED_XIDS}"'),
         summary=f"{_ON_GPU} reported XID {{{{ $labels.xid }}}}.",
-        description=f"{_WHOLE} in a quarter of an hour. This XID is the hardware's or "
-        "the driver's, not the application's.",
+        description=f"{_WHOLE} in a quarter of an hour. This XID is the hardware's or the driver's, not the "
+        "application's.",
+    ),
+    Alert(
+        name="GpuXidError",
+        group="roofline.hardware",
+        severity="warning",
+        holds_for="0m",
+        expr=lambda _: _xid(f'xid=~"{thresholds.NOTED_XIDS}"'),
+        summary=f"{_ON_GPU} reported XID {{{{ $labels.xid }}}}.",
+        description=f"{_WHOLE} in a quarter of an hour. It asks for nothing at once: the GPU has repaired "
+        "itself, or says what another XID did.",
     ),
     Alert(
         name="GpuEccUncorrected",

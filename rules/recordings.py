@@ -314,11 +314,11 @@ def _agents() -> Recording:
 
 def _groups() -> Iterator[Group]:
     nodes = tuple(_node_increases())
-    yield Group(name="roofline.node", interval=INTERVAL, rules=(*nodes, *_cluster_increases(nodes)))
-    yield Group(name="roofline.model", interval=INTERVAL, rules=tuple(_model_increases()))
-    yield Group(name="roofline.agent", interval=None, rules=(_agents(),))
-    yield Group(name="roofline.engine", interval=None, rules=tuple(_engine_ratios()))
-    yield Group(name="roofline.slo", interval=None, rules=tuple(_error_ratios()))
+    yield Group(name="roofline.recorded.node", interval=INTERVAL, rules=(*nodes, *_cluster_increases(nodes)))
+    yield Group(name="roofline.recorded.model", interval=INTERVAL, rules=tuple(_model_increases()))
+    yield Group(name="roofline.recorded.agent", interval=None, rules=(_agents(),))
+    yield Group(name="roofline.recorded.engine", interval=None, rules=tuple(_engine_ratios()))
+    yield Group(name="roofline.recorded.slo", interval=None, rules=tuple(_error_ratios()))
 
 
 RECORDINGS: tuple[Group, ...] = tuple(_groups())

@@ -143,9 +143,13 @@ BUDGET = Threshold(
 BUDGET_CORES = 0.01
 BUDGET_BYTES = 60 * 1024 * 1024
 
-# --- errors that are the application's own, not the GPU's (NVIDIA, XID catalogue) ---------------------
+# --- what the driver's words mean ------------------------------------------------------------------
 
-APPLICATION_XIDS = "13|31|43|45"
-"""An illegal access, a page fault, a stopped channel, a channel torn down by its own process."""
+APPLICATION_XIDS = "8|11|13|25|31|43|45|69|80|137"
+"""The application's own: illegal accesses, page faults, bad work, channels torn down by their process."""
+HARMLESS_XIDS = f"{APPLICATION_XIDS}|44|66|67|106|107|141|162"
+"""And those of which NVIDIA's XID catalogue says to ignore them."""
+NOTED_XIDS = "63|92|121|154|157|160|161"
+"""Memory that was repaired, links that were retrained, and what only repeats what another asks for."""
 POWER_REASONS = "sw_power_cap|hw_power_brake"
 HEAT_REASONS = "sw_thermal|hw_thermal"
