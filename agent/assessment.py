@@ -124,12 +124,13 @@ class EngineAssessment:
     def interference_ratio(self) -> float | None:
         """Share of the decoding steps' time that other requests' prefill takes in them.
 
-        It is what disaggregation would give back to the time between tokens. `None` while nothing decodes.
+        It is what disaggregation would give back to the time between tokens. `None` while nothing decodes,
+        and where nobody can tell what the steps consist of.
         """
         if self.attribution is None or self.traffic is None or self.attribution.decode_seconds <= 0:
             return None
         carried = self.attribution.carried_seconds
-        return carried / (carried + self.attribution.decode_seconds)
+        return None if carried is None else carried / (carried + self.attribution.decode_seconds)
 
     @property
     def busy_by_phase(self) -> tuple[float, float]:

@@ -104,6 +104,11 @@ class Counters:
         """Tensor activity while kernels ran."""
         return self._while_resident(self.tensor_ratio)
 
+    def refuse_waiting(self, ratio: float) -> bool:
+        """Whether the GPU does too much to be waiting, or far from any roof, for so much of the time."""
+        dram = (self.dram_ratio or 0.0) / self.achievable_dram_ratio
+        return max(dram, self.tensor_ratio or 0.0) > 1.0 - VETO_RATIO * ratio
+
     def describe(self) -> str:
         """In words, for a reason."""
         parts = [
@@ -207,6 +212,12 @@ def from_shares(
         detail = f"{detail}; {refusal}"
         ranked = ranked[1:]
     winner, first = ranked[0]
+    if (
+        winner in ("host", "kernel_latency")
+        and counters is not None
+        and counters.refuse_waiting(busy_ratio * first)
+    ):
+        return _unexplained(shares, counters, reason=TOO_LONG)
     second = ranked[1][1] if len(ranked) > 1 else 0.0
     share = render_percent(first)
     words = f"{WORDS[winner]} takes {share} of the step"
@@ -254,6 +265,7 @@ def _veto(
 
 
 TOO_SHORT = "the model needs more time than the steps took: wrong model, dtype or tensor_parallel?"
+TOO_LONG = "the steps take far longer than the model needs, and the GPU does not wait: wrong model or dtype?"
 LEFT_OVER = "most of the step is not the model's own work: what guesses tokens for it, or the host."
 
 

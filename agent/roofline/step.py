@@ -205,8 +205,8 @@ class Attribution:
     unexplained: float = 0.0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
-    carried_seconds: float = 0.0
-    """Of the prefill, what rode on decoding steps and made them longer."""
+    carried_seconds: float | None = 0.0
+    """Of the prefill, what rode on decoding steps and made them longer; `None` where no part was modelled."""
     residual_ratio: float | None = None
     """What the modelled parts leave of the busy time; far below 0 they were too large."""
 
@@ -319,6 +319,7 @@ def _unexplained(busy: float, *, prefill_ratio: float, residual_ratio: float | N
         unexplained=busy,
         prefill_seconds=busy * prefill_ratio,
         decode_seconds=busy * (1 - prefill_ratio),
+        carried_seconds=None,
         residual_ratio=residual_ratio,
     )
 

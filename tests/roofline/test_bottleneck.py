@@ -112,6 +112,17 @@ def test_counters_veto_memory_that_never_flowed() -> None:
     assert "not memory bandwidth" in verdict.reason
 
 
+def test_counters_veto_a_host_that_the_gpu_does_not_wait_for() -> None:
+    # A model taken for a quarter of its size: three quarters of the step seem to be left over.
+    shares: dict[Component, float] = {"memory_bandwidth": 0.24, "kernel_latency": 0.1, "host": 0.66}
+    verdict = from_shares(shares, busy_ratio=0.99, detail="d", counters=counters(0.74, 0.03, 0.94))
+    assert verdict.bottleneck == "memory_bandwidth"
+    assert "wrong model" in verdict.reason
+    # The same of a host that is really waited for.
+    waited = from_shares(shares, busy_ratio=0.99, detail="d", counters=counters(0.25, 0.01, 0.32))
+    assert waited.bottleneck == "host"
+
+
 def test_tensor_parallel_decode_is_not_vetoed_for_being_below_60_percent() -> None:
     """Real 70B servers on four GPUs move 0.2–0.4 of the peak while memory is their largest share."""
     verdict = from_shares(
