@@ -1,0 +1,54 @@
+// What a panel is given to draw: Prometheus's answers, read and transformed by Grafana's own code.
+// In: a list of panels, each with its targets, transformations and answers, by refId a list of
+// {labels, value}. Out: for each panel its frames, each a list of fields {name, type, values}, where the
+// name is the one that is shown and that matchers and overrides go by.
+const Module = require('module');
+
+// Grafana's Prometheus data source asks its runtime for the data sources that exemplars link to; there
+// are no exemplars here, and the runtime is a browser's.
+const load = Module._load;
+Module._load = (name, ...rest) => (name === '@grafana/runtime' ? {} : load(name, ...rest));
+
+const { firstValueFrom } = require('rxjs');
+const data = require('@grafana/data');
+const { transformV2 } = require('@grafana/prometheus/dist/cjs/result_transformer.cjs');
+
+// Set once all is loaded: what is loaded draws if it sees a window; transforming only looks whether there
+// is a scene in it.
+globalThis.window = {};
+
+const transformers = new Map(Object.values(data.standardTransformers).map((one) => [one.id, one]));
+data.standardTransformersRegistry.setInit(() =>
+  [...transformers].map(([id, transformer]) => ({ id, name: transformer.name, transformation: async () => transformer }))
+);
+
+// As the back end of the data source sends an instant vector: a frame for each series.
+function frame(refId, { labels, value }) {
+  return {
+    refId,
+    length: 1,
+    meta: { custom: { resultType: 'vector' } },
+    fields: [
+      { name: 'Time', type: 'time', config: {}, values: [1700000000000] },
+      { name: 'Value', type: 'number', config: {}, labels, values: [value] },
+    ],
+  };
+}
+
+async function drawn({ targets, transformations, answers }) {
+  const unknown = transformations.filter(({ id }) => !transformers.has(id)).map(({ id }) => id);
+  if (unknown.length) throw new Error(`no such transformation: ${unknown}`);
+  const sent = targets.flatMap(({ refId }) => (answers[refId] ?? []).map((series) => frame(refId, series)));
+  const read = transformV2({ data: sent }, { targets }, {}).data;
+  const frames = await firstValueFrom(data.transformDataFrame(transformations, read));
+  return frames.map((one) =>
+    one.fields.map((field) => ({
+      name: data.getFieldDisplayName(field, one, frames),
+      type: field.type,
+      values: [...field.values],
+    }))
+  );
+}
+
+const panels = JSON.parse(require('fs').readFileSync(0, 'utf8'));
+Promise.all(panels.map(drawn)).then((frames) => process.stdout.write(JSON.stringify(frames)));

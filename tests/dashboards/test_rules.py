@@ -1,0 +1,50 @@
+"""Every board keeps every rule, and each rule is seen to complain of a board that breaks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.dashboards.boards import WRITTEN, board, boards, queries_of
+from tests.dashboards.house_rules import HOUSE_RULES
+from tests.dashboards.linter import RULES, WITHOUT, Rule
+from tests.dashboards.promql import labels_of_metric, parse, recording_rules, selectors_in
+
+ALL = (*RULES, *HOUSE_RULES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parsed_together() -> None:
+    """Node is started once for all queries, and once for all recording rules."""
+    parse(asked.expr for content in boards().values() for asked in queries_of(content))
+    parse(rule["expr"] for rule in recording_rules())
+
+
+def test_the_linter_has_its_seventeen_rules() -> None:
+    assert len({rule.name for rule in RULES}) == 17
+
+
+@pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_board_keeps_the_rule(name: str, rule: Rule) -> None:
+    assert list(rule.complaints(board(name))) == []
+
+
+@pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.name)
+def test_a_board_that_breaks_the_rule_is_found(rule: Rule) -> None:
+    spoiled = board("agent")
+    rule.spoil(spoiled)
+    assert list(rule.complaints(spoiled))
+
+
+def _names() -> Iterator[str]:
+    for content in boards().values():
+        for node in parse(asked.expr for asked in queries_of(content)):
+            yield from (selector.name for selector in selectors_in(node))
+
+
+@pytest.mark.parametrize("prefix", WITHOUT)
+def test_an_exclusion_is_of_series_that_lack_the_label(prefix: str) -> None:
+    excluded = {name for name in _names() if name.startswith(prefix)}
+    assert all((labels := labels_of_metric(name)) is None or "instance" not in labels for name in excluded)
