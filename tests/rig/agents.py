@@ -7,9 +7,10 @@ its clock is moved along with real time, one interval at once, so that rates are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from agent.app import Agent
@@ -20,7 +21,9 @@ from agent.exposition.server import ExpositionServer
 from agent.simulate.node import SimulatedNode
 from agent.simulate.scenario import Scenario
 from agent.simulate.scenarios import SCENARIOS
+from tests.discovery.kubelet import grpc_server, message, socket_path
 from tests.rig.programs import free_port
+from tests.test_discovered import pod
 
 INTERVAL_SECONDS = 2
 """Of the agents' ticks, their engines' pages, and the scrapes. Half of it would be twice the work."""
@@ -37,10 +40,15 @@ CONFIGURATION = Configuration.model_validate(
     }
 )
 
-STEADY_SECONDS = 40
+SELDOM_TICKS = 5
+"""Between two looks at a dcgm-exporter or a kubelet: ten seconds, as usual."""
+
+STEADY_SECONDS = 30
 """Before the first scrape: a window is full, and what starts has started."""
 BEFORE_OUTAGE_SECONDS = 10
-"""Where something happens, the first scrapes see it not yet."""
+"""Where something goes wrong, the first scrapes do not see it yet."""
+BEFORE = {"hung-engine": 76}
+"""Others: that an engine hangs is said when it has for a minute, which no table compresses."""
 
 Fate = Literal["watches", "dies", "is removed", "sticks", "is restarted"]
 
@@ -53,6 +61,8 @@ class Role:
     fate: Fate = "watches"
     at_seconds: float = 0.0
     """Since the first scrape."""
+    pods: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Which pods the kubelet has given which GPUs; without any there is no kubelet."""
 
     @property
     def name(self) -> str:
@@ -63,22 +73,30 @@ class Role:
     def seconds_before(self) -> int:
         """How far its story has gone at the first scrape."""
         starts = [outage.at_seconds for outage in self.scenario.outages]
-        return int(min(starts) - BEFORE_OUTAGE_SECONDS) if starts else STEADY_SECONDS
+        starts += [fault.at_seconds for fault in self.scenario.faults]
+        usual = int(min(starts) - BEFORE_OUTAGE_SECONDS) if starts else STEADY_SECONDS
+        return BEFORE.get(self.name, usual)
 
 
 OVER_BUDGET = "agent-over-budget"
 """Only its `process_*` are scraped: they are those of the whole rig, which is no small agent."""
 
 
-def _of_the_agent(name: str, fate: Fate = "watches", at_seconds: float = 0.0) -> Role:
-    """Of these the node does not matter."""
-    return Role(scenario=replace(SCENARIOS["mixed"], name=name), fate=fate, at_seconds=at_seconds)
+def _of_the_agent(
+    name: str, fate: Fate = "watches", at_seconds: float = 0.0, *, on: str = "kv-nearly-full"
+) -> Role:
+    """One where something is wrong with the agent, on a node with which usually nothing is."""
+    return Role(scenario=replace(SCENARIOS[on], name=name), fate=fate, at_seconds=at_seconds)
 
+
+PODS = {"node": {"chat": (0,), "batch": (1,), "documents": (2,), "slow-host": (3,), "large": (4, 5, 6, 7)}}
+"""On the node of this scenario."""
 
 ROLES: Sequence[Role] = (
-    *(Role(scenario=scenario) for scenario in SCENARIOS.values()),
-    _of_the_agent("agent-down", "dies", 20),
-    _of_the_agent("agent-absent", "is removed", 20),
+    *(Role(scenario=scenario, pods=PODS.get(name, {})) for name, scenario in SCENARIOS.items()),
+    # Right after the memory has failed: what is still known of that is not told any more.
+    _of_the_agent("agent-down", "dies", 13, on="failing-memory"),
+    _of_the_agent("agent-removed", "is removed", 20),
     _of_the_agent("agent-stuck", "sticks", 20),
     _of_the_agent("agent-restarted", "is restarted", 50),
     _of_the_agent(OVER_BUDGET),
@@ -100,7 +118,12 @@ class RunningAgent:
         self._clock = _RigClock(unix_seconds=time.time() - role.seconds_before)
         self._node = SimulatedNode(role.scenario, clock=self._clock)
         self._node.start()
+        self._kubelet = ExitStack()
         self._configuration = simulated_configuration(CONFIGURATION, self._node)
+        if role.pods:
+            self._configuration = _with_kubelet(
+                self._configuration, self._kubelet.enter_context(_kubelet(role))
+            )
         self._ticks = 0
         self._sticks = False
         self.port = free_port()
@@ -124,13 +147,15 @@ class RunningAgent:
 
     def _tick(self) -> None:
         self._clock.advance(INTERVAL_SECONDS)
-        dcgm = self._ticks * INTERVAL_SECONDS % self._configuration.dcgm.interval_seconds < INTERVAL_SECONDS
+        seldom = self._ticks % SELDOM_TICKS == 0
         self._ticks += 1
+        if seldom and self._agent.pod_resources_poller is not None:
+            self._agent.pod_resources_poller.poll()
         if self._sticks:  # its sources are still read, on threads of their own
             for poller in self._agent.pollers:
                 poller.poll()
         else:
-            self._agent.beat(engines=True, dcgm=dcgm)
+            self._agent.beat(engines=True, dcgm=seldom)
 
     def set_time(self, unix_seconds: float) -> None:
         """It is now this late."""
@@ -159,6 +184,31 @@ class RunningAgent:
             self._server.close()
             self._agent.close()
             self._node.close()
+            self._kubelet.close()
+
+
+@contextmanager
+def _kubelet(role: Role) -> Iterator[Path]:
+    """The socket of one that has given out the node's GPUs."""
+    held = [
+        pod(
+            "serving",
+            f"{name}-0",
+            "engine",
+            "nvidia.com/gpu",
+            *(f"GPU-00000000-0000-0000-0000-{gpu:012d}" for gpu in gpus),
+        )
+        for name, gpus in role.pods.items()
+    ]
+    answer = message(*((1, one) for one in held))
+    with socket_path() as path, grpc_server(lambda request, context: answer, path=path):
+        yield path
+
+
+def _with_kubelet(configuration: Configuration, socket: Path) -> Configuration:
+    document = configuration.model_dump(by_alias=True)
+    document["discovery"]["pod_resources"] = {"enabled": True, "socket": str(socket)}
+    return Configuration.model_validate(document)
 
 
 @contextmanager

@@ -14,23 +14,23 @@ import yaml
 
 COMPRESSED = {
     "30s": "4s",
-    "1m": "5s",
+    "1m": "4s",
     "2m": "6s",
     "3m": "6s",
     "5m": "8s",
     "10m": "10s",
-    "15m": "12s",
-    "20m": "14s",
+    "15m": "14s",
+    "20m": "15s",
     "30m": "16s",
-    "1h": "20s",
-    "2h": "24s",
-    "3h": "26s",
+    "1h": "24s",
+    "2h": "26s",
+    "3h": "28s",
     "6h": "30s",
     "12h": "35s",
     "1d": "40s",
-    "3d": "50s",
-    "7d": "60s",
-    "30d": "70s",
+    "3d": "48s",
+    "7d": "56s",
+    "30d": "64s",
 }
 """What is longer stays longer, and the shortest range still holds two scrapes."""
 

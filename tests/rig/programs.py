@@ -125,7 +125,8 @@ class Database:
         """The data of the answer. Raises `QueryError` when it is refused."""
         answer = self.program.get(f"/api/v1/{path}", **parameters)
         if not answer.ok:
-            raise QueryError(f"{self.program.name} refuses: {answer.text.strip()[:500]}")
+            # The reason stands last, after the query.
+            raise QueryError(f"{self.program.name} refuses: … {answer.text.strip()[-300:]}")
         return answer.json()["data"]
 
     def at_end(self, expression: str) -> list[Mapping[str, Any]]:
@@ -134,6 +135,11 @@ class Database:
         if data["resultType"] in ("scalar", "string"):
             return [{"metric": {}, "value": data["result"]}]
         result: list[Mapping[str, Any]] = data["result"]
+        return result
+
+    def now(self, expression: str) -> list[Mapping[str, Any]]:
+        """The vector at this moment, after the run."""
+        result: list[Mapping[str, Any]] = self.ask("query", query=expression)["result"]
         return result
 
     def over_run(self, expression: str) -> list[Mapping[str, Any]]:
