@@ -16,6 +16,7 @@ from dashboards.panels import (
     time_series,
 )
 from dashboards.queries import metric, one_hot_code, recorded, regex_matcher
+from dashboards.roofline import phase_points, roofline_chart
 from dashboards.states import COMPONENT_COLOURS, LIMITER_CODES, LIMITER_NAMES
 from dashboards.units import RATIO
 from dashboards.variables import variables
@@ -188,7 +189,7 @@ dashboard = board(
             width=8,
         ),
         table(
-            "What it is",
+            "Its GPUs",
             Column(
                 "Share of its GPU",
                 f"max by (server, rank, gpu) ({shares.where(SERVER)})",
@@ -198,6 +199,17 @@ dashboard = board(
             links=(link_to("node", "Open the node", gpu="GPU"),),
             description=shares.tells("Not all of it: another engine is on the same GPU."),
             width=8,
+        ),
+    ),
+    row(
+        "Where its phases stand",
+        roofline_chart(
+            "Prefill and decode on the roofline",
+            phase_points(MODEL, SERVER),
+            description="Each phase as fast as it is while it runs. Prefill under the level roof and "
+            "decode under the slope are two machines: what helps one does not help the other, and where "
+            "both are large, splitting them pays.",
+            height=12,
         ),
     ),
     row(

@@ -45,7 +45,7 @@ held = recorded(
 )
 
 MODEL = regex_matcher("model")
-OF_SERVERS = 'server!=""'
+OF_SERVERS = 'server=~".+"'
 ENGINES = "instance, model, server"
 PER_HOUR = 3600
 DOLLARS = OF_A_GAUGE["USD"]

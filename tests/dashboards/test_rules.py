@@ -6,18 +6,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.dashboards.boards import WRITTEN, board, boards, queries_of
+from tests.dashboards.boards import board, queries_of
 from tests.dashboards.house_rules import HOUSE_RULES
 from tests.dashboards.linter import RULES, WITHOUT, Rule
 from tests.dashboards.promql import labels_of_metric, parse, recording_rules, selectors_in
+from tests.dashboards.specimen import JUDGED, judged
 
 ALL = (*RULES, *HOUSE_RULES)
+
+EXCUSED = {
+    ("node", "template-instance-rule"): "it has a series for each GPU of one node: All of a fleet would be "
+    "thousands of them in each panel, which is how boards bring a Grafana down",
+}
+"""Which board may break which rule, and why."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def parsed_together() -> None:
     """Node is started once for all queries, and once for all recording rules."""
-    parse(asked.expr for content in boards().values() for asked in queries_of(content))
+    parse(asked.expr for content in judged().values() for asked in queries_of(content))
     parse(rule["expr"] for rule in recording_rules())
 
 
@@ -26,9 +33,10 @@ def test_the_linter_has_its_seventeen_rules() -> None:
 
 
 @pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.name)
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", JUDGED)
 def test_the_board_keeps_the_rule(name: str, rule: Rule) -> None:
-    assert list(rule.complaints(board(name))) == []
+    complaints = list(rule.complaints(judged()[name]))
+    assert bool(complaints) == ((name, rule.name) in EXCUSED), complaints
 
 
 @pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.name)
@@ -39,7 +47,7 @@ def test_a_board_that_breaks_the_rule_is_found(rule: Rule) -> None:
 
 
 def _names() -> Iterator[str]:
-    for content in boards().values():
+    for content in judged().values():
         for node in parse(asked.expr for asked in queries_of(content)):
             yield from (selector.name for selector in selectors_in(node))
 
