@@ -30,7 +30,7 @@ class BoardLink:
     board: str
     title: str
     labels: Mapping[str, str]
-    """By variable there, the label here whose value it takes."""
+    """By variable there, the label or the column's heading here whose value it takes."""
 
     def of_series(self) -> DataLink:
         """On a chart, where a series has labels."""

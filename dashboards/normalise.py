@@ -76,6 +76,7 @@ def _panel(panel: Json, numbers: Iterator[int]) -> Json:
         target["refId"] = chr(ord("A") + index)
     field_config = panel["fieldConfig"]
     field_config["defaults"] = _said(field_config["defaults"])
+    field_config["defaults"]["custom"] = _said(field_config["defaults"]["custom"])
     field_config["overrides"] = [one for one in field_config["overrides"] if one["properties"]]
     _thresholds(field_config)
     return _only(_PANEL, _said(panel, but=("links", "transformations", "transparent")))
@@ -100,7 +101,7 @@ def _variable(variable: Json) -> Json:
     variable["regex"] = variable["regex"] or ""
     variable["definition"] = variable["query"]
     variable["filters"] = variable["baseFilters"] = []
-    variable["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]} if several else {}
+    variable["current"] = {"selected": True, "text": ["All"], "value": ["$__all"]} if several else None
     return _said(_only(_VARIABLES[kind], variable))
 
 

@@ -256,9 +256,7 @@ def state_timeline(title: str, *queries: Query, **look: Unpack[Look]) -> StateTi
         "axisPlacement": "auto",
         "fillOpacity": 80,
         "hideFrom": {"legend": False, "tooltip": False, "viz": False},
-        "insertNulls": False,
         "lineWidth": 0,
-        "spanNulls": False,
     }
     options: Json = {
         "alignValue": "left",
@@ -378,6 +376,7 @@ def table(
     }
     options: Json = {
         "cellHeight": "sm",
+        "frameIndex": 0,
         "showHeader": True,
         "sortBy": [{"desc": descending, "displayName": sort_by}] if sort_by else [],
     }

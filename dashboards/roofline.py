@@ -40,6 +40,7 @@ LOWEST_FLOPS_PER_SECOND, HIGHEST_FLOPS_PER_SECOND = 1e10, 1e16
 DTYPES = ("bf16", "fp8")
 """Of whose compute roofs there are lines; weights of four bits are computed in one of these too."""
 POINT_COLOUR = "orange"
+ROOF_COLOURS = ("blue", "purple", "green", "yellow")
 
 GPU_LABELS: Mapping[str, str] = {"instance": "Node", "gpu": "GPU"}
 PHASE_LABELS: Mapping[str, str] = {"instance": "Node", "server": "Server", "rank": "Rank", "phase": "Phase"}
@@ -128,6 +129,11 @@ def roofline_chart(
         "series": [{"x": {"matcher": {"id": "byName", "options": INTENSITY}}}],
         "tooltip": {"mode": "single", "sort": "none"},
     }
+    overrides = [override(INTENSITY, x_axis), override(points.name, as_points)]
+    overrides += [
+        override(roofs_of(dtype), {"color": {"mode": "fixed", "fixedColor": colour}})
+        for dtype, colour in zip(dtypes, ROOF_COLOURS, strict=False)
+    ]
     answers = [points.flops_per_byte, points.flops_per_second]
     for dtype in dtypes:
         answers += _corners(dtype)
@@ -140,7 +146,7 @@ def roofline_chart(
             custom=custom,
             options=options,
             colour="palette-classic",
-            overrides=[override(INTENSITY, x_axis), override(points.name, as_points)],
+            overrides=overrides,
         ),
     )
 
