@@ -122,7 +122,8 @@ def _nothing_is_one_sites_own(content: Json) -> Iterator[str]:
     for asked, node in parsed_queries(content):
         for selector in selectors_in(node):
             for matcher in selector.matchers:
-                if matcher.label in ("cluster", "namespace", "job", "instance") and "$" not in matcher.value:
+                bound = "$" not in matcher.value and matcher.value not in (".+", ".*", "")
+                if matcher.label in ("cluster", "namespace", "job", "instance") and bound:
                     yield f"{asked.place}: {matcher.label} is {matcher.value}"
 
 

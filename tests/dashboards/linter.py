@@ -7,7 +7,7 @@ yields what is wrong, and has a way to spoil a good board, so that its test can 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from grafanalib import formatunits
@@ -21,6 +21,7 @@ from tests.dashboards.promql import (
     errors_in,
     labels_of_metric,
     parse,
+    recording_rules,
     selectors_in,
 )
 
@@ -147,6 +148,16 @@ def _has_targets(board: Json) -> Iterator[str]:
 
 
 # --- queries ---------------------------------------------------------------------------------------------
+
+
+def parse_together(boards: Iterable[Json]) -> None:
+    """All that is asked for at once, rules and variables too: to start Node takes longer than to parse."""
+    exprs = [rule["expr"] for rule in recording_rules()]
+    for board in boards:
+        exprs += [asked.expr for asked in queries_of(board)]
+        found = (LABEL_VALUES.fullmatch(one["query"]) for one in _queried_variables(board))
+        exprs += [query["series"] for query in found if query is not None]
+    parse(exprs)
 
 
 def parsed_queries(board: Json) -> list[tuple[Asked, Node]]:

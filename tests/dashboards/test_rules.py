@@ -8,8 +8,8 @@ import pytest
 
 from tests.dashboards.boards import board, queries_of
 from tests.dashboards.house_rules import HOUSE_RULES
-from tests.dashboards.linter import RULES, WITHOUT, Rule
-from tests.dashboards.promql import labels_of_metric, parse, recording_rules, selectors_in
+from tests.dashboards.linter import RULES, WITHOUT, Rule, parse_together
+from tests.dashboards.promql import labels_of_metric, parse, selectors_in
 from tests.dashboards.specimen import JUDGED, judged
 
 ALL = (*RULES, *HOUSE_RULES)
@@ -23,9 +23,7 @@ EXCUSED = {
 
 @pytest.fixture(scope="module", autouse=True)
 def parsed_together() -> None:
-    """Node is started once for all queries, and once for all recording rules."""
-    parse(asked.expr for content in judged().values() for asked in queries_of(content))
-    parse(rule["expr"] for rule in recording_rules())
+    parse_together(judged().values())
 
 
 def test_the_linter_has_its_seventeen_rules() -> None:

@@ -1,7 +1,7 @@
 // What a panel is given to draw: Prometheus's answers, read and transformed by Grafana's own code.
 // In: a list of panels, each with its targets, transformations and answers, by refId a list of
-// {labels, value}. Out: for each panel its frames, each a list of fields {name, type, values}, where the
-// name is the one that is shown and that matchers and overrides go by.
+// {labels, value}. Out: for each panel its frames, each a list of fields {name, key, type, values}: the
+// name is the one that is shown and that matchers and overrides go by, links go by that or by the key.
 const Module = require('module');
 
 // Grafana's Prometheus data source asks its runtime for the data sources that exemplars link to; there
@@ -11,7 +11,8 @@ Module._load = (name, ...rest) => (name === '@grafana/runtime' ? {} : load(name,
 
 const { firstValueFrom } = require('rxjs');
 const data = require('@grafana/data');
-const { transformV2 } = require('@grafana/prometheus/dist/cjs/result_transformer.cjs');
+// The package exports it only together with its editors.
+const { transformV2 } = require('./node_modules/@grafana/prometheus/dist/cjs/result_transformer.cjs');
 
 // Set once all is loaded: what is loaded draws if it sees a window; transforming only looks whether there
 // is a scene in it.
@@ -44,6 +45,7 @@ async function drawn({ targets, transformations, answers }) {
   return frames.map((one) =>
     one.fields.map((field) => ({
       name: data.getFieldDisplayName(field, one, frames),
+      key: field.name,
       type: field.type,
       values: [...field.values],
     }))
