@@ -225,7 +225,7 @@ def _spoil_refs(content: Json) -> None:
     first_panel(content)["targets"][0]["refId"] = "B"
 
 
-def _spoil_title(content: Json) -> None:
+def _spoil_uid(content: Json) -> None:
     content["uid"] = "roofline-" + "x" * 40
 
 
@@ -261,7 +261,7 @@ HOUSE_RULES = (
         spoil=lambda content: content.update(refresh="10s"),
     ),
     Rule(name="ids and refIds are unique and in order", complaints=_ids_are_unique, spoil=_spoil_refs),
-    Rule(name="uid, id, tags, title and schema are ours", complaints=_identity, spoil=_spoil_title),
+    Rule(name="uid, id, tags, title and schema are ours", complaints=_identity, spoil=_spoil_uid),
     Rule(
         name="a logarithmic axis has a least value above 0",
         complaints=_logarithms_have_a_least_value,
