@@ -47,8 +47,11 @@ STEADY_SECONDS = 30
 """Before the first scrape: a window is full, and what starts has started."""
 BEFORE_OUTAGE_SECONDS = 10
 """Where something goes wrong, the first scrapes do not see it yet."""
-BEFORE = {"hung-engine": 76}
-"""Others: that an engine hangs is said when it has for a minute, which no table compresses."""
+BEFORE = {
+    "hung-engine": 76,  # that an engine hangs is said when it has for a minute, which no table compresses
+    "kv-filling": 160,  # the longer the answers are, the less their cost grows with each further token
+}
+"""Others."""
 
 Fate = Literal["watches", "dies", "is removed", "sticks", "is restarted"]
 

@@ -126,7 +126,7 @@ class Database:
         answer = self.program.get(f"/api/v1/{path}", **parameters)
         if not answer.ok:
             # The reason stands last, after the query.
-            raise QueryError(f"{self.program.name} refuses: … {answer.text.strip()[-300:]}")
+            raise QueryError(f"{self.program.name} refuses it: … {answer.json()['error'][-160:]}")
         return answer.json()["data"]
 
     def at_end(self, expression: str) -> list[Mapping[str, Any]]:

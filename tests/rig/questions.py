@@ -55,7 +55,7 @@ def _numbers(series: Sequence[Mapping[str, Any]]) -> bool:
 def unanswered(questions: Sequence[Question], database: Database) -> str:
     """Those without data, one a line."""
     lines = [
-        f"{question.place}: {problem}: {' '.join(question.expression.split())}"
+        f"{question.place}: {problem}: {' '.join(question.expression.split())[:300]}"
         for question in questions
         if (problem := question.problem(database)) is not None
     ]
