@@ -3,7 +3,13 @@
 # Without root or apt it names what is missing and fails.
 set -euo pipefail
 
-declare -A package=([promtool]=prometheus [prometheus]=prometheus [chromium]=chromium [cc]=gcc)
+declare -A package=(
+  [promtool]=prometheus [prometheus]=prometheus
+  [victoria-metrics]=victoria-metrics [vmalert]=victoria-metrics
+  [prometheus-alertmanager]=prometheus-alertmanager [amtool]=prometheus-alertmanager
+  [node]=nodejs [npm]=npm
+  [chromium]=chromium [cc]=gcc
+)
 missing=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null || missing+=("$tool")
@@ -17,7 +23,7 @@ if ! command -v apt-get >/dev/null || [[ $(id -u) != 0 ]]; then
 fi
 echo "installing ${wanted[*]} …"
 export DEBIAN_FRONTEND=noninteractive
-# The daemon must not start by itself: the tests start their own.
+# No daemon must start by itself: the tests start their own.
 policy=/usr/sbin/policy-rc.d
 if [[ ! -e $policy ]]; then
   printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod +x "$policy"
