@@ -66,6 +66,17 @@ class Alert:
         return self.expr(self.threshold.text if self.threshold is not None else "")
 
 
+GROUPS: tuple[str, ...] = (
+    "roofline.efficiency",
+    "roofline.engine",
+    "roofline.slo",
+    "roofline.hardware",
+    "roofline.agent",
+    "roofline.planning",
+)
+INTERVALS = {"roofline.planning": "5m"}
+"""Of groups that need not be evaluated as often as Prometheus does: they look at a day and more."""
+
 MISTAKES = (
     "taking GPU utilization for efficiency",
     "buying the fastest GPU for single-user traffic",
@@ -146,13 +157,12 @@ def _misleading(threshold: str) -> str:
 
 
 def _oversized(threshold: str) -> str:
-    largest = f"max by {by(ENGINE)} (max_over_time(roofline_engine_decode_batch_size[1d]))"
+    # Every five minutes of a day: of all samples a thousand nodes would be more than one query may read.
+    largest = f"max by {by(ENGINE)} (max_over_time(roofline_engine_decode_batch_size[1d:5m]))"
     watched = f"max by {by(ENGINE)} (roofline_engine_up offset 12h)"
-    answered = increase("roofline_engine_generation_tokens_total", "1d", ENGINE)
     fast = mean_of_engine(f"max by {by(DEVICE)} (roofline_gpu_peak_dram_bytes_per_second)")
     return (
         f"({largest} < {threshold})\n"
-        f"and on {by(ENGINE)}\n({answered} > 0)\n"
         f"and on {by(ENGINE)}\n({watched} == 1)\n"
         f"and on {by(ENGINE)}\n({indented(fast)} >= {thresholds.FAST_DRAM_BYTES_PER_SECOND:g})"
     )
@@ -210,7 +220,7 @@ _EFFICIENCY = (
     ),
     Alert(
         name="GpuOversizedForTraffic",
-        group="roofline.efficiency",
+        group="roofline.planning",
         severity="info",
         holds_for="1h",
         threshold=thresholds.SINGLE_USER_BATCH,
@@ -322,6 +332,15 @@ def _preempting(threshold: str) -> str:
     return f"{share} > {threshold}"
 
 
+def _down(matchers: str) -> Callable[[str], str]:
+    """Silent, and not because somebody ended it; one that never answered has no model's name."""
+    return lambda _: (
+        f"max by {by(ENGINE)} (roofline_engine_up{{{matchers}}}) == 0\n"
+        f"unless on {by(ENGINE)}\n"
+        f"(max by {by(ENGINE)} (roofline_engine_gone) == 1)"
+    )
+
+
 _ENGINES = (
     Alert(
         name="EngineInterconnectBound",
@@ -401,14 +420,20 @@ _ENGINES = (
         group="roofline.engine",
         severity="critical",
         holds_for="2m",
-        expr=lambda _: (
-            f"max by {by(ENGINE)} (roofline_engine_up) == 0\n"
-            f"unless on {by(ENGINE)}\n"
-            f"(max by {by(ENGINE)} (roofline_engine_gone) == 1)"
-        ),
+        expr=_down('model!=""'),
         summary=f"{_ON_ENGINE} does not answer.",
         description="Its page of metrics cannot be read, and nobody ended it as far as is known. Its GPUs "
         "are watched by their counters alone.",
+    ),
+    Alert(
+        name="EngineDown",
+        group="roofline.engine",
+        severity="warning",
+        holds_for="30m",
+        expr=_down('model=""'),
+        summary="The server {{ $labels.server }} on {{ $labels.instance }} has never answered.",
+        description="It is configured or was found, and its page of metrics could not be read once. A large "
+        "model loads in minutes, not in half an hour.",
     ),
 )
 
@@ -416,20 +441,25 @@ _ENGINES = (
 # --- money and promises ----------------------------------------------------------------------------
 
 
+TOKENS = "roofline:model:engine_generation_tokens:increase5m"
+
+
 def _dollars_per_token(offset: str | None = None) -> str:
     paid = recorded("roofline:model:engine_cost_usd:increase5m", "1d", SERVICE, offset=offset)
-    given = recorded("roofline:model:engine_generation_tokens:increase5m", "1d", SERVICE, offset=offset)
+    given = recorded(TOKENS, "1d", SERVICE, offset=offset)
     return ratio(paid, given)
 
 
 def _cost_regressed(threshold: str) -> str:
-    tokens = recorded("roofline:model:engine_generation_tokens:increase5m", "1d", SERVICE)
+    tokens = recorded(TOKENS, "1d", SERVICE)
     return (
         f"(\n  (\n    {indented(_dollars_per_token(), 4)}\n  )\n"
         f"  /\n"
         f"  (\n    {indented(_dollars_per_token('7d'), 4)}\n  )\n"
         f"  > {threshold}\n)\n"
-        f"and on {by(SERVICE)}\n({tokens} > {thresholds.COST_MIN_TOKENS})"
+        f"and on {by(SERVICE)}\n({tokens} > {thresholds.COST_MIN_TOKENS})\n"
+        # A whole day then too: a part of one has other hours, and a night's tokens are dearer.
+        f"and on {by(SERVICE)}\n({TOKENS} offset 8d)"
     )
 
 
@@ -492,7 +522,7 @@ def _burn_alerts(name: str, slo: str, what: str, where: str) -> tuple[Alert, ...
 _PROMISES = (
     Alert(
         name="EngineCostPerTokenRegressed",
-        group="roofline.cost",
+        group="roofline.planning",
         severity="warning",
         holds_for="1h",
         threshold=thresholds.COST_GROWTH,
@@ -658,7 +688,12 @@ _AGENTS = (
     ),
 )
 
-ALERTS: tuple[Alert, ...] = (*_EFFICIENCY, *_ENGINES, *_PROMISES, *_HARDWARE, *_AGENTS)
+ALERTS: tuple[Alert, ...] = tuple(
+    sorted(
+        (*_EFFICIENCY, *_ENGINES, *_PROMISES, *_HARDWARE, *_AGENTS),
+        key=lambda alert: GROUPS.index(alert.group),
+    )
+)
 
 RUNBOOK_NAMES: tuple[str, ...] = tuple(dict.fromkeys(alert.name for alert in ALERTS))
 """Each name once, in the order of the table."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rules.alerts import ALERTS, MISTAKES, RUNBOOK_NAMES, Alert
+from rules.alerts import ALERTS, INTERVALS, MISTAKES, RUNBOOK_NAMES, Alert
 from rules.recordings import RECORDINGS, Recording
 
 _HEAD = "# Generated from {module}; make generate rewrites it.\n"
@@ -16,20 +16,24 @@ _HEAD = "# Generated from {module}; make generate rewrites it.\n"
 
 def render_recordings() -> str:
     """The file of recording rules."""
-    groups = []
-    for group in RECORDINGS:
-        timing = {"interval": group.interval} if group.interval is not None else {}
-        groups.append({"name": group.name, **timing, "rules": [_recording(rule) for rule in group.rules]})
+    groups = [
+        {"name": group.name, **_interval(group.interval), "rules": [_recording(rule) for rule in group.rules]}
+        for group in RECORDINGS
+    ]
     return _HEAD.format(module="rules/recordings.py") + _yaml({"groups": groups})
 
 
 def render_alerts() -> str:
     """The file of alerting rules."""
     groups = [
-        {"name": name, "rules": [_alert(alert) for alert in alerts]}
+        {"name": name, **_interval(INTERVALS.get(name)), "rules": [_alert(alert) for alert in alerts]}
         for name, alerts in groupby(ALERTS, key=lambda alert: alert.group)
     ]
     return _HEAD.format(module="rules/alerts.py") + _yaml({"groups": groups})
+
+
+def _interval(interval: str | None) -> dict[str, str]:
+    return {"interval": interval} if interval is not None else {}
 
 
 def _recording(rule: Recording) -> dict[str, Any]:
