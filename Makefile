@@ -8,7 +8,7 @@ LLAMACPP_DIR ?= .venv-llamacpp
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak bench generate tools clean
+.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak bench bench-scale generate tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ soak: $(VENV)/.dev  ## 100,000 ticks of NVML failing at random; SOAK="--ticks N 
 
 bench: $(VENV)/.dev  ## What the agent costs, measured
 	@$(BIN)/python -m tests.bench $(BENCH)
+
+bench-scale: $(VENV)/.dev tools  ## What a month of recorded increases costs to ask for
+	@$(BIN)/python -m tests.bench.scale $(BENCH)
 
 generate: $(VENV)/.dev  ## Rewrite generated files and goldens; the diff is the review
 	@$(BIN)/python -m pytest -q -n 2 --update-golden tests $(PYTEST)
