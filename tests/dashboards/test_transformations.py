@@ -113,6 +113,17 @@ def test_a_table_has_one_row_for_each_thing(name: str, drawn_tables: Mapping[str
                 ]
 
 
+def test_a_query_without_an_answer_leaves_its_column_empty() -> None:
+    (frames,) = draw([(TABLES["specimen: GPUs"], {"B": [({"instance": "n1", "gpu": "0"}, 0.5)]})])
+    (frame,) = frames
+    assert {one["name"]: one["values"] for one in frame} == {
+        "Node": ["n1"],
+        "GPU": ["0"],
+        "Power": [None],
+        "Attained": [0.5],
+    }
+
+
 # --- the roofline ----------------------------------------------------------------------------------------
 
 TERA = 1e12
@@ -252,7 +263,8 @@ def test_the_chart_makes_one_series_of_each_frame(drawn_roofline: Frames) -> Non
 def test_a_chart_without_points_still_has_its_roofs() -> None:
     answers = {ref: series for ref, series in expected_answers().items() if ref not in "AB"}
     (frames,) = draw([(chart("GPUs on the roofline"), answers)])
-    assert {frame[-1]["name"] for frame in frames} == {"bf16 roof", "fp8 roof"}
+    drawn = {frame[-1]["name"]: len(frame[-1]["values"]) for frame in frames}
+    assert drawn == {"bf16 roof": 10, "fp8 roof": 10, "GPUs": 0}
 
 
 def test_a_transformation_that_is_none_is_refused() -> None:

@@ -23,7 +23,10 @@ data.standardTransformersRegistry.setInit(() =>
   [...transformers].map(([id, transformer]) => ({ id, name: transformer.name, transformation: async () => transformer }))
 );
 
-// As the back end of the data source sends an instant vector: a frame for each series.
+// As the back end of the data source sends an instant vector: a frame for each series, and where there is
+// none one without fields, to say what was asked.
+const nothing = (refId) => ({ refId, length: 0, meta: {}, fields: [] });
+
 function frame(refId, { labels, value }) {
   return {
     refId,
@@ -39,7 +42,9 @@ function frame(refId, { labels, value }) {
 async function drawn({ targets, transformations, answers }) {
   const unknown = transformations.filter(({ id }) => !transformers.has(id)).map(({ id }) => id);
   if (unknown.length) throw new Error(`no such transformation: ${unknown}`);
-  const sent = targets.flatMap(({ refId }) => (answers[refId] ?? []).map((series) => frame(refId, series)));
+  const sent = targets.flatMap(({ refId }) =>
+    answers[refId]?.length ? answers[refId].map((series) => frame(refId, series)) : [nothing(refId)]
+  );
   const read = transformV2({ data: sent }, { targets }, {}).data;
   const frames = await firstValueFrom(data.transformDataFrame(transformations, read));
   return frames.map((one) =>
