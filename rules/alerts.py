@@ -106,7 +106,16 @@ def _underutilized(limiter: str) -> Callable[[str], str]:
         f"and on {by(ENGINE)}\n"
         f"({bound} > {thresholds.DOMINANT_SHARE})\n"
         f"and on {by(ENGINE)}\n"
-        f"({limited} > {thresholds.DOMINANT_SHARE})"
+        f"({limited} > {thresholds.DOMINANT_SHARE})\n"
+        # Where decode mostly reads the cache, more sequences bring their own bytes along.
+        f"unless on {by(ENGINE)}\n(\n  {indented(_cache_share())} > {thresholds.DOMINANT_SHARE}\n)"
+    )
+
+
+def _cache_share() -> str:
+    return ratio(
+        increase("roofline_engine_dram_bytes_total", "30m", ENGINE, 'phase="decode",traffic="kv_cache"'),
+        increase("roofline_engine_dram_bytes_total", "30m", ENGINE, 'phase="decode"'),
     )
 
 
@@ -153,7 +162,18 @@ _UNDERUTILIZED = (
 def _misleading(threshold: str) -> str:
     attained = mean("roofline_gpu_roof_attained_ratio", "30m", GPU)
     busy = mean("roofline_gpu_kernel_time_ratio", "30m", GPU)
-    return f"({attained} < {threshold})\nand on {by(GPU)}\n({busy} > {thresholds.KERNEL_TIME})"
+    # Over many ranks a roof that decides may be far: there the class has seen what the ratio does not show.
+    bound = ratio(
+        increase(
+            "roofline_gpu_bottleneck_seconds_total", "30m", GPU, 'bottleneck=~"memory_bandwidth|compute"'
+        ),
+        increase("roofline_gpu_observed_seconds_total", "30m", GPU),
+    )
+    return (
+        f"({attained} < {threshold})\n"
+        f"and on {by(GPU)}\n({busy} > {thresholds.KERNEL_TIME})\n"
+        f"unless on {by(GPU)}\n(\n  {indented(bound)} > {thresholds.DOMINANT_SHARE}\n)"
+    )
 
 
 def _oversized(threshold: str) -> str:
@@ -177,10 +197,10 @@ def _idle_held(threshold: str) -> str:
     )
 
 
-def _roof_lowered(reasons: str) -> Callable[[str], str]:
+def _roof_lowered(reasons: str, window: str) -> Callable[[str], str]:
     clocked = (
         f"min by {by(GPU)} (\n"
-        f"  avg_over_time(roofline_gpu_roof_flops_per_second[15m])\n"
+        f"  avg_over_time(roofline_gpu_roof_flops_per_second[{window}])\n"
         f"  /\n"
         f"  roofline_gpu_peak_flops_per_second\n"
         f")"
@@ -188,11 +208,11 @@ def _roof_lowered(reasons: str) -> Callable[[str], str]:
     limited = (
         f"max by {by(GPU)} (\n"
         f"  sum by {by((*GPU, 'reason'))} (\n"
-        f'    rate(roofline_gpu_clock_limited_seconds_total{{reason=~"{reasons}"}}[15m])\n'
+        f'    rate(roofline_gpu_clock_limited_seconds_total{{reason=~"{reasons}"}}[{window}])\n'
         f"  )\n"
         f")"
     )
-    idle = bottleneck_share("idle", "15m")
+    idle = bottleneck_share("idle", window)
     return lambda threshold: (
         f"(1 - {clocked} > {threshold})\n"
         f"and on {by(GPU)}\n({limited} > {thresholds.LIMITED_SHARE})\n"
@@ -258,7 +278,7 @@ _EFFICIENCY = (
         severity="warning",
         holds_for="15m",
         threshold=thresholds.ROOF_LOST,
-        expr=_roof_lowered(thresholds.POWER_REASONS),
+        expr=_roof_lowered(thresholds.POWER_REASONS, "15m"),
         summary=f"Power limits {_ON_GPU}: its compute roof is lowered.",
         description=f"{_PERCENT} of the FLOP/s are gone while it works: the driver holds the SM clock "
         "down to stay within the power limit. Prefill and time to first token suffer, decode hardly.",
@@ -269,7 +289,7 @@ _EFFICIENCY = (
         severity="critical",
         holds_for="5m",
         threshold=thresholds.ROOF_LOST,
-        expr=_roof_lowered(thresholds.HEAT_REASONS),
+        expr=_roof_lowered(thresholds.HEAT_REASONS, "5m"),
         summary=f"Heat limits {_ON_GPU}: its compute roof is lowered.",
         description=f"{_PERCENT} of the FLOP/s are gone while it works: the GPU or its memory is too hot, "
         "and clocks are held down.",
@@ -320,16 +340,19 @@ def _exhaustion(threshold: str) -> str:
     )
     return (
         f"({foreseen} - time() < {threshold})\n"
+        f"and on {by(ENGINE)}\n(max by {by(ENGINE)} ({until}) < {threshold})\n"
         f"and on {by(ENGINE)}\n(\n  {indented(filling)} > {thresholds.FILLING_SHARE}\n)"
     )
 
 
 def _preempting(threshold: str) -> str:
-    share = ratio(
-        increase("roofline_engine_preemptions_total", "15m", ENGINE),
-        increase("roofline_engine_requests_total", "15m", ENGINE),
+    # Where so much is thrown out that no request ends, each is counted as for one.
+    return (
+        f"{increase('roofline_engine_preemptions_total', '15m', ENGINE)}\n"
+        f"/\n"
+        f"clamp_min({increase('roofline_engine_requests_total', '15m', ENGINE)}, 1)\n"
+        f"> {threshold}"
     )
-    return f"{share} > {threshold}"
 
 
 def _down(matchers: str) -> Callable[[str], str]:
@@ -513,7 +536,7 @@ def _burn_alerts(name: str, slo: str, what: str, where: str) -> tuple[Alert, ...
             expr=_burning(slo, burn),
             summary=f"{_ON_SERVICE}: {what} burns the error budget.",
             description=f"{_PERCENT} of {where} of the last {burn.long} missed the target, more than "
-            f"{burn.factor:g} times what the objective allows.",
+            f"{f'{burn.factor:g} times what ' if burn.factor != 1 else ''}the objective allows.",
         )
         for burn in _BURNS
     )
@@ -577,8 +600,8 @@ _HARDWARE = (
         holds_for="0m",
         expr=lambda _: _xid(f'xid!~"{thresholds.HARMLESS_XIDS}|{thresholds.NOTED_XIDS}"'),
         summary=f"{_ON_GPU} reported XID {{{{ $labels.xid }}}}.",
-        description=f"{_WHOLE} in a quarter of an hour. This XID is the hardware's or the driver's, not the "
-        "application's.",
+        description=f"Times in a quarter of an hour: {_WHOLE}. This XID is the hardware's or the driver's, "
+        "not the application's alone.",
     ),
     Alert(
         name="GpuXidError",
@@ -587,8 +610,8 @@ _HARDWARE = (
         holds_for="0m",
         expr=lambda _: _xid(f'xid=~"{thresholds.NOTED_XIDS}"'),
         summary=f"{_ON_GPU} reported XID {{{{ $labels.xid }}}}.",
-        description=f"{_WHOLE} in a quarter of an hour. It asks for nothing at once: the GPU has repaired "
-        "itself, or says what another XID did.",
+        description=f"Times in a quarter of an hour: {_WHOLE}. It asks for nothing at once: the GPU has "
+        "repaired itself, or says what another XID did.",
     ),
     Alert(
         name="GpuEccUncorrected",
@@ -605,8 +628,8 @@ _HARDWARE = (
         severity="warning",
         holds_for="1m",
         expr=lambda _: f'max by {by((*GPU, "action"))} (roofline_gpu_recovery_action{{action!="none"}}) == 1',
-        summary=f"The driver asks for {{{{ $labels.action }}}} of {_ON_GPU}.",
-        description="Until it is done, the GPU works with a fault or not at all.",
+        summary=f"{_ON_GPU} needs a recovery action: {{{{ $labels.action }}}}.",
+        description="The driver asks for it. Until it is done, the GPU works with a fault or not at all.",
     ),
 )
 
