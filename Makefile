@@ -51,11 +51,11 @@ bench-scale: $(VENV)/.dev tools  ## What a month of recorded increases costs to 
 generate: $(VENV)/.dev  ## Rewrite generated files and goldens; the diff is the review
 	@$(BIN)/python -m pytest -q -n 2 --update-golden tests $(PYTEST)
 
-tools:  ## promtool, Prometheus, Chromium and a C compiler, from the distribution's packages
+tools:  ## Prometheus, VictoriaMetrics, Alertmanager, Chromium, Node and a C compiler, from the distribution's packages
 	@tests/install_tools.sh
 
 clean:  ## Remove what was installed and built here
-	rm -rf $(VENV) .venv-vllm .venv-llamacpp build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .venv-llamacpp tests/dashboards/grafana/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'

@@ -187,7 +187,7 @@ def _frames(points: Points, dtypes: Sequence[str]) -> list[Json]:
     names = (points.name, *(roofs_of(dtype) for dtype in dtypes))
     pairs = [(ref_id(2 * index), ref_id(2 * index + 1), name) for index, name in enumerate(names)]
     renamed = {f"Value #{x}": INTENSITY for x, _, _ in pairs} | {f"Value #{y}": name for _, y, name in pairs}
-    order = (*points.labels, "part", "corner", *renamed)
+    order = (*points.labels, "part", "corner", "number", *renamed)
     return [
         *(
             {"id": "merge", "options": {}, "filter": {"id": "byRefId", "options": f"/^(?:{x}|{y})$/"}}
@@ -197,7 +197,7 @@ def _frames(points: Points, dtypes: Sequence[str]) -> list[Json]:
         {
             "id": "organize",
             "options": {
-                "excludeByName": {"Time": True, "corner": True},
+                "excludeByName": {"Time": True, "corner": True, "number": True},
                 "includeByName": {},
                 "indexByName": {name: index for index, name in enumerate(order)},
                 "renameByName": {**points.labels, "part": "Part", **renamed},
@@ -232,6 +232,7 @@ def _of_part(by_gpu: str) -> str:
 def _numbered(corners: Sequence[str]) -> str:
     """With a label that sorts them, part by part."""
     numbered = " or ".join(
-        f'label_replace({corner}, "corner", "{number}", "", "")' for number, corner in enumerate(corners)
+        f'label_replace({corner}, "number", "{number}", "", "")' for number, corner in enumerate(corners)
     )
-    return f'label_join({numbered}, "corner", " ", "part", "corner")'
+    # Into a label of its own: VictoriaMetrics 1.79 overwrites one that is read.
+    return f'label_join({numbered}, "corner", " ", "part", "number")'

@@ -167,7 +167,10 @@ def corners(*, double: bool) -> tuple[list[Series], list[Series]]:
         top = 2 * flops if double else flops
         ridge = top / bandwidth
         drawn = [(0.1, 0.1 * bandwidth), (ridge, top), (10_000, top), (ridge, top), (0.1, 0.1 * bandwidth)]
-        labels = [{"part": part, "corner": f"{part} {number}"} for number in range(len(drawn))]
+        labels = [
+            {"part": part, "number": str(number), "corner": f"{part} {number}"}
+            for number in range(len(drawn))
+        ]
         xs += [(one, x) for one, (x, _) in zip(labels, drawn, strict=True)]
         ys += [(one, y) for one, (_, y) in zip(labels, drawn, strict=True)]
     return xs, ys
