@@ -92,11 +92,21 @@ def _of_the_agent(
     return Role(scenario=replace(SCENARIOS[on], name=name), fate=fate, at_seconds=at_seconds)
 
 
+def _fallen_later(scenario: Scenario) -> Scenario:
+    """The same with its change of traffic a little later: the cost before and after is compared."""
+    (server,) = scenario.servers
+    (engine,) = server.engines
+    changes = tuple(replace(change, at_seconds=change.at_seconds + 28) for change in engine.traffic_changes)
+    return replace(scenario, servers=(replace(server, engines=(replace(engine, traffic_changes=changes),)),))
+
+
+_STORIES = {**SCENARIOS, "traffic-fell": _fallen_later(SCENARIOS["traffic-fell"])}
+
 PODS = {"node": {"chat": (0,), "batch": (1,), "documents": (2,), "slow-host": (3,), "large": (4, 5, 6, 7)}}
 """On the node of this scenario."""
 
 ROLES: Sequence[Role] = (
-    *(Role(scenario=scenario, pods=PODS.get(name, {})) for name, scenario in SCENARIOS.items()),
+    *(Role(scenario=scenario, pods=PODS.get(name, {})) for name, scenario in _STORIES.items()),
     # Right after the memory has failed: what is still known of that is not told any more.
     _of_the_agent("agent-down", "dies", 13, on="failing-memory"),
     _of_the_agent("agent-removed", "is removed", 20),

@@ -22,17 +22,18 @@ COMPRESSED = {
     "15m": "14s",
     "20m": "15s",
     "30m": "16s",
-    "1h": "24s",
-    "2h": "26s",
-    "3h": "28s",
-    "6h": "30s",
-    "12h": "35s",
-    "1d": "40s",
-    "3d": "48s",
-    "7d": "56s",
-    "30d": "64s",
+    "1h": "22s",
+    "2h": "23s",
+    "3h": "24s",
+    "6h": "25s",
+    "12h": "25s",
+    "1d": "26s",
+    "3d": "28s",
+    "7d": "32s",
+    "8d": "58s",
+    "30d": "70s",
 }
-"""What is longer stays longer, and the shortest range still holds two scrapes."""
+"""What is longer stays longer, eight days are a day and seven, and the shortest range holds two scrapes."""
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 _DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
@@ -63,10 +64,12 @@ def compress_expression(expression: str) -> str:
         over, colon, step = match.groups()
         return f"[{compress_duration(over)}{colon or ''}{compress_duration(step) if step else ''}]"
 
-    def shorten_offset(match: re.Match[str]) -> str:
-        return f"offset {match[1]}{compress_duration(match[2])}"
+    return compress_offsets(_RANGE.sub(shorten_range, expression))
 
-    return _OFFSET.sub(shorten_offset, _RANGE.sub(shorten_range, expression))
+
+def compress_offsets(expression: str) -> str:
+    """The same PromQL that looks back less far, over ranges as they are."""
+    return _OFFSET.sub(lambda match: f"offset {match[1]}{compress_duration(match[2])}", expression)
 
 
 def compress_rules(text: str) -> str:

@@ -20,7 +20,7 @@ EXPECTED: Mapping[str, frozenset[str]] = {
         "interconnect": "EngineInterconnectBound EngineInterTokenBudgetBurn GpuUtilizationMisleading",
         "kernel-latency": "GpuUtilizationMisleading GpuOversizedForTraffic",
         "kv-nearly-full": "",
-        "kv-filling": "GpuMemoryBoundUnderutilizedByTraffic EngineKvCacheExhaustionPredicted",
+        "kv-filling": "EngineKvCacheExhaustionPredicted",
         "preempting": "GpuMemoryBoundUnderutilizedByKvCache EnginePreempting EngineTtftBudgetBurn",
         "max-num-seqs": "GpuMemoryBoundUnderutilizedByMaxNumSeqs EngineTtftBudgetBurn",
         "overloaded": "GpuMemoryBoundUnderutilizedByMaxNumSeqs EngineTtftBudgetBurn",

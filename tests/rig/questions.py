@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.rig.compression import compress_offsets
 from tests.rig.programs import Database, QueryError
 
 ANY = ".+"
@@ -87,7 +88,10 @@ _MATCHER = re.compile(rf'(?P<operator>=|!=)\s*"{_NAME}"')
 
 
 def fill_in(expression: str, variables: Mapping[str, str]) -> str:
-    """The expression with every variable's value, or with whatever matches any value."""
+    """The expression with every variable's value, or with whatever matches any value.
+
+    A range that is longer than the run holds all of it, but what was a week ago must have been in it.
+    """
 
     def value(match: re.Match[str]) -> str:
         return variables.get(match["plain"] or match["braced"] or match["old"], ANY)
@@ -98,7 +102,7 @@ def fill_in(expression: str, variables: Mapping[str, str]) -> str:
             return f'=~"{ANY}"' if match["operator"] == "=" else '!=""'
         return f'{match["operator"]}"{found}"'
 
-    return _VARIABLE.sub(value, _MATCHER.sub(matcher, expression))
+    return compress_offsets(_VARIABLE.sub(value, _MATCHER.sub(matcher, expression)))
 
 
 # --- dashboards ----------------------------------------------------------------------------------
