@@ -121,6 +121,23 @@ def test_imports_point_one_way(name: str, path: Path) -> None:
             assert any(within(name, home) for home in homes), f"{library} belongs in {homes}, not in {name}"
 
 
+VIEWS: dict[str, tuple[str, ...]] = {
+    "agent": ("rules", "dashboards"),
+    "rules": ("dashboards", "agent.sampler", "agent.exposition", "agent.simulate", "agent.app"),
+    "dashboards": ("agent.sampler", "agent.exposition", "agent.simulate", "agent.app"),
+}
+"""What is made from the table, and what it must not know: the agent runs without any of it."""
+
+
+@pytest.mark.parametrize("package", VIEWS)
+def test_rules_and_dashboards_are_views_of_the_table(package: str) -> None:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    assert paths
+    for path in paths:
+        wrong = {name for name in imports(path) for banned in VIEWS[package] if within(name, banned)}
+        assert not wrong, f"{path} must not know {wrong}"
+
+
 def test_no_module_is_named_for_its_leftovers() -> None:
     stems = {path.stem for _, path in modules()}
     assert not stems & {"utils", "util", "helpers", "helper", "common", "misc", "manager", "core"}

@@ -12,7 +12,12 @@ from agent.metrics import TABLE
 from tests.conftest import Golden
 
 ROOT = Path(__file__).parents[2]
-TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "rules" / "runbooks").glob("*.md")),
+]
 
 
 def test_the_document_is_generated(golden: Golden) -> None:
