@@ -16,7 +16,7 @@ from tests.rig.compression import (
 from tests.rig.questions import fill_in
 
 
-def test_what_is_longer_stays_longer() -> None:
+def test_what_is_longer_is_not_shorter() -> None:
     table = sorted((seconds_of(given), seconds_of(compressed)) for given, compressed in COMPRESSED.items())
     assert all(shorter <= longer for (_, shorter), (_, longer) in pairwise(table))
 
@@ -25,9 +25,9 @@ def test_what_is_longer_stays_longer() -> None:
     ("given", "compressed"),
     [
         ("rate(x[5m])", "rate(x[8s])"),
-        ("max_over_time(rate(x[1h])[1d:5m])", "max_over_time(rate(x[22s])[26s:8s])"),
+        ("max_over_time(rate(x[1h])[1d:5m])", "max_over_time(rate(x[21s])[24s:8s])"),
         ("avg_over_time(y[30m:])", "avg_over_time(y[16s:])"),
-        ("x offset 1d - x offset -24h", "x offset 26s - x offset -26s"),
+        ("x offset 1d - x offset -24h", "x offset 24s - x offset -24s"),
         ("predict_linear(x[15m], 900) < 600", "predict_linear(x[14s], 900) < 600"),
         ('x{a=~"[a-z]5m"}', 'x{a=~"[a-z]5m"}'),
     ],
@@ -55,7 +55,7 @@ def test_for_and_interval_are_shortened() -> None:
         ("rate(x[$__rate_interval])", "rate(x[15s])"),
         ('label_replace(x, "a", "$1", "b", "(.*)")', 'label_replace(x, "a", "$1", "b", "(.*)")'),
         ("x * ${price:raw}", "x * 3"),
-        ("sum_over_time(x[1d] offset 7d)", "sum_over_time(x[1d] offset 32s)"),
+        ("sum_over_time(x[1d] offset 7d)", "sum_over_time(x[1d] offset 30s)"),
     ],
 )
 def test_variables_are_filled_in(given: str, filled_in: str) -> None:

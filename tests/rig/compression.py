@@ -22,18 +22,18 @@ COMPRESSED = {
     "15m": "14s",
     "20m": "15s",
     "30m": "16s",
-    "1h": "22s",
-    "2h": "23s",
-    "3h": "24s",
-    "6h": "25s",
-    "12h": "25s",
-    "1d": "26s",
-    "3d": "28s",
-    "7d": "32s",
-    "8d": "58s",
+    "1h": "21s",
+    "2h": "22s",
+    "3h": "23s",
+    "6h": "24s",
+    "12h": "24s",
+    "1d": "24s",
+    "3d": "26s",
+    "7d": "30s",
+    "8d": "54s",
     "30d": "70s",
 }
-"""What is longer stays longer, eight days are a day and seven, and the shortest range holds two scrapes."""
+"""What is longer is not shorter, eight days are a day and seven, and the shortest range holds two scrapes."""
 
 _UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
 _DURATION = r"(?:\d+(?:ms|[smhdwy]))+"

@@ -24,7 +24,7 @@ from tests.rig.programs import Database, Program, free_port, running, tool
 ROOT = Path(__file__).parents[2]
 ALERTMANAGER_CONFIGURATION = ROOT / "rules" / "alertmanager.yaml"
 
-RUN_SECONDS = 122
+RUN_SECONDS = 124
 LOOK_SECONDS = 4
 """Between two looks at the Alertmanagers."""
 SETTLE_SECONDS = 30.0
