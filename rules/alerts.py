@@ -184,7 +184,10 @@ def _oversized(threshold: str) -> str:
     return (
         f"({largest} < {threshold})\n"
         f"and on {by(ENGINE)}\n({watched} == 1)\n"
-        f"and on {by(ENGINE)}\n({indented(fast)} >= {thresholds.FAST_DRAM_BYTES_PER_SECOND:g})"
+        f"and on {by(ENGINE)}\n({indented(fast)} >= {thresholds.FAST_DRAM_BYTES_PER_SECOND:g})\n"
+        # Where prompts keep the tensor cores busy, more is used of it than its bandwidth.
+        f"unless on {by(ENGINE)}\n"
+        f"(max_over_time(roofline:engine:gpu_compute_used:ratio30m[1d:5m]) > {thresholds.COMPUTE_USED.text})"
     )
 
 

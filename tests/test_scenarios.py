@@ -367,7 +367,7 @@ KEPT = {
         "roofline_gpu_last_xid_timestamp_seconds",
         "roofline_gpu_bottleneck_seconds_total",
     },
-    "server": {"roofline_engine_up"},
+    "server": {"roofline_engine_up", "roofline_engine_gone"},
 }
 """What the page still says of a GPU that is lost, or a server that is down."""
 
