@@ -75,7 +75,6 @@ class Agent:
         self.renderer = Renderer(
             lambda: self.sampler.latest,
             clock=self._clock,
-            interval_seconds=configuration.interval_seconds,
             states=lambda: tuple(poller.state() for poller in self.pollers),
         )
         self._loop = SamplerLoop(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 
@@ -48,3 +50,40 @@ class ManualClock:
         if seconds < 0:
             raise ValueError("time does not go back")
         self._monotonic += seconds
+
+
+class Metronome:
+    """The beats of one thread, which do not drift; others may stop them, or have them at another pace."""
+
+    def __init__(self, interval_seconds: float, *, clock: Clock) -> None:
+        self._interval_seconds = interval_seconds
+        self._clock = clock
+        self._stopped = False
+        self._told = threading.Event()
+
+    @property
+    def interval_seconds(self) -> float:
+        """Between two beats."""
+        return self._interval_seconds
+
+    def pace(self, interval_seconds: float) -> None:
+        """Beat at this interval from now on. If it is another one, the next beat is now."""
+        if interval_seconds != self._interval_seconds:
+            self._interval_seconds = interval_seconds
+            self._told.set()
+
+    def stop(self) -> None:
+        """No beat after this."""
+        self._stopped = True
+        self._told.set()
+
+    def beats(self) -> Iterator[None]:
+        """Waits for each beat, the first of which is now; those that were missed are not caught up."""
+        due = self._clock.monotonic()
+        while not self._stopped:
+            yield
+            now = self._clock.monotonic()
+            due = max(due + self._interval_seconds, now)
+            if self._told.wait(due - now):
+                self._told.clear()
+                due = self._clock.monotonic()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.assessment import Assessment
-from agent.clock import Clock
+from agent.clock import Clock, Metronome
 from agent.discovery.devices import MatchedDevices, match_devices
 from agent.fusion import Fused, Page, fuse, gpus_of
 from agent.node import Beat, Node
@@ -242,28 +242,26 @@ class SamplerLoop:
 
     def __init__(self, sampler: Sampler, *, interval_seconds: float, clock: Clock) -> None:
         self._sampler = sampler
-        self._interval_seconds = interval_seconds
-        self._clock = clock
-        self._stop = threading.Event()
+        self._metronome = Metronome(interval_seconds, clock=clock)
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
         """Begin to tick."""
         self._thread.start()
 
+    def pace(self, interval_seconds: float) -> None:
+        """Tick at this interval from now on."""
+        self._metronome.pace(interval_seconds)
+
     def _run(self) -> None:
-        due = self._clock.monotonic()
-        while not self._stop.is_set():
+        for _ in self._metronome.beats():
             try:
                 self._sampler.tick()
             except Exception:  # a tick that fails must not be the last; what it would show grows stale
                 log.exception("the assessment failed; trying again with the next tick")
-            now = self._clock.monotonic()
-            due = max(due + self._interval_seconds, now)
-            self._stop.wait(due - now)
 
     def close(self) -> None:
         """Stop ticking; one that never began has nothing to stop."""
-        self._stop.set()
+        self._metronome.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=2)

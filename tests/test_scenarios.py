@@ -574,7 +574,7 @@ def test_a_browser_shows_the_status_page_without_complaint(told: Told, tmp_path:
     server = ExpositionServer(
         host="127.0.0.1",
         port=0,
-        metrics=Renderer(lambda: assessment, clock=clock, interval_seconds=1),
+        metrics=Renderer(lambda: assessment, clock=clock),
         latest=lambda: assessment,
         configuration={},
         clock=clock,

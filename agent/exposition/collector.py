@@ -150,7 +150,6 @@ class Renderer:
         latest: Callable[[], Assessment | None],
         *,
         clock: Clock,
-        interval_seconds: float,
         states: Callable[[], tuple[SourceState[Any], ...]] = tuple,
         table: Sequence[Metric] = TABLE,
     ) -> None:
@@ -158,7 +157,6 @@ class Renderer:
         self._latest = latest
         self._states = states
         self._clock = clock
-        self._stale_seconds = max(STALE_TICKS * interval_seconds, MIN_STALE_SECONDS)
         self._families = {
             openmetrics: [_Family(metric, openmetrics=openmetrics) for metric in table]
             for openmetrics in (True, False)
@@ -190,7 +188,8 @@ class Renderer:
             self._rendered = {}
 
     def _is_stale(self, assessment: Assessment) -> bool:
-        return self._clock.monotonic() - assessment.at_seconds > self._stale_seconds
+        age = self._clock.monotonic() - assessment.at_seconds
+        return age > max(STALE_TICKS * assessment.interval_seconds, MIN_STALE_SECONDS)
 
     def _render(self, assessment: Assessment | None, *, openmetrics: bool, compressed: bool) -> Rendered:
         if compressed:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from agent.clock import Clock
+from agent.clock import Clock, Metronome
 from agent.errors import SourceAbsentError, SourceError
 from agent.readings import Absent, Failed, Outcome, Read
 
@@ -91,10 +91,17 @@ class Poller(Generic[T]):
     """
 
     def __init__(
-        self, source: Source[T], *, interval_seconds: float, deadline_seconds: float, clock: Clock
+        self,
+        source: Source[T],
+        *,
+        interval_seconds: float,
+        deadline_seconds: float,
+        clock: Clock,
+        made_from: object = None,
     ) -> None:
         self.source = source
-        self._interval_seconds = interval_seconds
+        self.made_from = made_from
+        """What the configuration said of the source: one that is made from the same can stand for this."""
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._state: SourceState[T] = SourceState(
@@ -105,7 +112,7 @@ class Poller(Generic[T]):
         self._attempt_since: float | None = None
         # The attempt that was found overdue; it is counted once, now or when it ends.
         self._overdue_since: float | None = None
-        self._stop = threading.Event()
+        self._metronome = Metronome(interval_seconds, clock=clock)
         self._retired = False
         self._thread: threading.Thread | None = None
 
@@ -140,7 +147,7 @@ class Poller(Generic[T]):
         self._log_change(before.outcome, outcome)
         self._state = SourceState(
             name=before.name,
-            interval_seconds=before.interval_seconds,
+            interval_seconds=self._metronome.interval_seconds,
             outcome=outcome,
             last_success=success,
             last_success_unix_seconds=(
@@ -178,25 +185,28 @@ class Poller(Generic[T]):
         ):
             log.warning("%s", after.message)
 
+    def pace(self, interval_seconds: float) -> None:
+        """Poll at this interval from now on, and once now: what was read stands until then."""
+        self._metronome.pace(interval_seconds)
+
+    def follow(self, former: Poller[T]) -> None:
+        """Before `start`: know what `former` knows, who reads the same otherwise, and go on counting."""
+        self._state = former.state()
+
     def start(self) -> None:
         """Poll on a thread of its own until `close`."""
         self._thread = threading.Thread(target=self._run, name=f"source-{self.source.name}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        due = self._clock.monotonic()
-        while not self._stop.is_set():
+        for _ in self._metronome.beats():
             self.poll()
-            # Skip beats that were missed rather than hurry after them.
-            now = self._clock.monotonic()
-            due = max(due + self._interval_seconds, now)
-            self._stop.wait(due - now)
         if self._retired:
             self.source.close()
 
     def stop(self) -> None:
         """Begin no further attempt."""
-        self._stop.set()
+        self._metronome.stop()
 
     def retire(self) -> None:
         """Stop for good without waiting: the source is let go of when the attempt that runs now ends."""

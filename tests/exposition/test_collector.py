@@ -33,7 +33,7 @@ def renderer(assessment: Assessment | None, table: Any = TABLE) -> Renderer:
     clock = ManualClock()
     if assessment is not None:
         clock.advance(assessment.at_seconds)
-    return Renderer(lambda: assessment, clock=clock, interval_seconds=1, table=table)
+    return Renderer(lambda: assessment, clock=clock, table=table)
 
 
 def text(page: Rendered) -> str:
@@ -174,7 +174,7 @@ def test_a_sampler_that_stopped_leaves_only_health_on_the_page() -> None:
     assessment = assessed()
     clock = ManualClock()
     clock.advance(assessment.at_seconds)
-    pages = Renderer(lambda: assessment, clock=clock, interval_seconds=1, states=lambda: assessment.sources)
+    pages = Renderer(lambda: assessment, clock=clock, states=lambda: assessment.sources)
     assert "roofline_gpu_up" in text(pages.render(None, None))
     clock.advance(11)
     stale = text(pages.render(None, None))
