@@ -447,7 +447,10 @@ def _silences(scenario: Scenario) -> Iterator[int]:
             yield int(outage.at_seconds) + STALE_INTERVALS * int(DEFAULTS.interval_seconds)
 
 
-OF_DRIVER_AND_ENGINE = {"roofline_engine_model_agreement_ratio", "roofline_engine_weight_read_seconds"}
+OF_DRIVER_AND_ENGINE = {
+    "roofline_engine_model_agreement_ratio",
+    "roofline_engine_weight_read_secondsroofline_engine_prefill_interference_ratio",
+}
 
 
 def test_a_silent_driver_takes_its_gpus_from_the_page_and_leaves_the_engines(told: Told) -> None:
