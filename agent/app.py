@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.assessment import Assessment
 from agent.clock import Clock, SystemClock
 from agent.config import Configuration, load_web_configuration, redacted
-from agent.exposition.authentication import Authenticator
+from agent.exposition.access import Access
 from agent.exposition.collector import Renderer
-from agent.exposition.server import Access, ExpositionServer
+from agent.exposition.server import ExpositionServer
 from agent.readings import NodeReading
 from agent.recovery import Remedy, find_remedy
 from agent.roster import Roster
@@ -182,11 +182,14 @@ class Agent:
         known = self._kubernetes.node_labels if self._kubernetes is not None else {}
         return {**known, **self._configuration.node_labels}
 
-    def _access(self) -> Access:
+    def _access(self) -> Callable[[], Access]:
         web = self._configuration.web
-        file = load_web_configuration(Path(web.config_file)) if web.config_file else None
-        return Access(
-            authenticator=Authenticator(file.users) if file is not None and file.users else None,
-            release=self.release_gpus if web.enable_lifecycle else None,
-            headers=file.headers if file is not None else {},
-        )
+        release = self.release_gpus if web.enable_lifecycle else None
+        if not web.config_file:
+            everybody = Access(release=release)
+            return lambda: everybody
+        # Here, since few have such a file.
+        from agent.exposition.web_file import WebFile
+
+        path = Path(web.config_file)
+        return WebFile(path, load=load_web_configuration, clock=self._clock, release=release).access

@@ -392,16 +392,20 @@ def parse_configuration(text: str, *, origin: str) -> Configuration:
 
 
 def load_web_configuration(path: Path) -> WebConfiguration:
-    """What the file says that `web.config_file` names.
+    """What the file says that `web.config_file` names; the certificates that it names in turn are tried.
 
     Raises `ConfigurationError` with every problem found.
     """
     # Here, since few have such a file, and who has none need not hold its types in memory.
+    from agent.exposition.tls import load_tls
     from agent.exposition.web_config import WEB_SECTIONS, WebConfiguration
 
-    return _parse(
+    web = _parse(
         _read(path), WEB_SECTIONS, WebConfiguration, origin=str(path), example="basic_auth_users: {alice: …}"
     )
+    if web.tls is not None:
+        load_tls(web.tls, path)
+    return web
 
 
 def _read(path: Path) -> str:

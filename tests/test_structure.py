@@ -74,7 +74,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "h2": ("agent.discovery.http2",),
     "pynvml": ("agent.sources.nvml",),
     "requests": ("agent.sources.page", "agent.engines.source", "agent.engines.documents"),
-    "cheroot": ("agent.exposition.server", "agent.simulate"),
+    "cheroot": ("agent.exposition.listener", "agent.simulate"),
 }
 
 

@@ -1,33 +1,33 @@
 """The agent's pages over HTTP. A request reads the latest assessment from memory and waits for nothing.
 
 `create_app` is the WSGI application, which can be tried without a socket; `ExpositionServer` puts it
-behind cheroot, with limits on what a client may send and how long it may take.
+behind a socket, with limits on what a client may send and how long it may take.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from socket import SHUT_RDWR
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import yaml
-from cheroot import server as cheroot
-from cheroot import wsgi
 
 from agent import __version__
 from agent.assessment import Assessment
 from agent.clock import Clock
 from agent.errors import AgentError
+from agent.exposition.access import OPEN, Access
 from agent.exposition.authentication import Authenticator, BusyError
 from agent.exposition.json_view import assessment_document
+from agent.exposition.listener import Listener
+from agent.exposition.rate_limit import TokenBucket
 from agent.exposition.status_page import StatusPage
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,8 @@ log = logging.getLogger(__name__)
 STALLED_INTERVALS, STALLED_SECONDS = 10, 10.0
 """The agent is sick when its last assessment is older than this many intervals, and than these seconds."""
 
-WORKERS = 4
-WAITING_REQUESTS = 32
-WAITING_CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
-"""For a whole request and its answer, however slowly a client sends or reads."""
-MAX_HEADER_BYTES = 16 << 10
+"""For a whole request, its handshake included, and again for its answer, however slow a client is."""
 
 HEALTH_PATHS = ("/-/healthy", "/-/ready")
 """For everybody: who restarts a sick agent has no password."""
@@ -87,30 +83,18 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
-    """Who may see the pages, and what they may do."""
-
-    authenticator: Authenticator | None = None
-    """`None` lets everybody in, to look."""
-    release: Callable[[float | None], str] | None = None
-    """Lets go of the GPUs for these seconds, or its own default, and says so; `None`: not enabled."""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Sent with every answer, besides the agent's own."""
-
-
-OPEN = Access()
-
-
 def create_app(
     *,
     metrics: MetricsRenderer,
     latest: Callable[[], Assessment | None],
     configuration: Mapping[str, Any],
     clock: Clock,
-    access: Access = OPEN,
+    access: Callable[[], Access] = lambda: OPEN,
 ) -> WSGIApplication:
-    """The WSGI application. `configuration` is shown as it is: it must be redacted already."""
+    """The WSGI application. `configuration` is shown as it is: it must be redacted already.
+
+    `access` is asked at each request, since it may change.
+    """
     page = StatusPage(version=__version__)
     configuration_text = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True).encode()
     routes: Mapping[str, Callable[[WSGIEnvironment], Answer]] = {
@@ -128,14 +112,14 @@ def create_app(
         "/-/healthy": lambda _: _healthy(latest(), clock.monotonic()),
         "/-/ready": lambda _: _ready(latest()),
     }
-    security_headers = _security_headers(page.style_source, access.headers)
 
-    def respond(request: WSGIEnvironment) -> Answer:
+    def respond(request: WSGIEnvironment, access: Access) -> Answer:
         path = request["PATH_INFO"]
+        too_many = _refuse_many(access.limiter)
         # The body first: it must not be left unread by another refusal, and then taken for a request.
-        refusal = _refuse_body(request)
-        if refusal is None and path not in HEALTH_PATHS and access.authenticator is not None:
-            refusal = _identify(request, access.authenticator)
+        refusal = _refuse_body(request) or too_many
+        if refusal is None and path not in HEALTH_PATHS:
+            refusal = _CLOSED if access.closed else _identify(request, access.authenticator)
         if refusal is None:
             refusal = _refuse_method(request, "POST" if path == RELEASE_PATH else "GET, HEAD")
         if refusal is not None:
@@ -146,14 +130,15 @@ def create_app(
         return _NOT_FOUND if route is None else route(request)
 
     def app(request: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = respond(request)
+        given = access()
+        answer = respond(request, given)
         start_response(
             answer.status,
             [
                 ("Content-Type", answer.content_type),
                 ("Content-Length", str(len(answer.body))),
                 *answer.headers,
-                *security_headers,
+                *_security_headers(page.style_source, given.headers),
             ],
         )
         return [] if request["REQUEST_METHOD"] == "HEAD" else [answer.body]
@@ -193,8 +178,27 @@ def _refuse_body(request: WSGIEnvironment) -> Answer | None:
     return None
 
 
-def _identify(request: WSGIEnvironment, authenticator: Authenticator) -> Answer | None:
+_CLOSED = Answer(
+    body=b"closed: the web configuration file has become invalid; the agent's log says how\n",
+    status="500 Internal Server Error",
+)
+
+
+def _refuse_many(limiter: TokenBucket | None) -> Answer | None:
+    wait_seconds = 0.0 if limiter is None else limiter.take()
+    if not wait_seconds:
+        return None
+    return Answer(
+        body=b"too many requests\n",
+        status="429 Too Many Requests",
+        headers=(("Retry-After", str(math.ceil(wait_seconds))),),
+    )
+
+
+def _identify(request: WSGIEnvironment, authenticator: Authenticator | None) -> Answer | None:
     """Note whose request it is, as REMOTE_USER; or the refusal."""
+    if authenticator is None:
+        return None
     try:
         user = authenticator.user_of(request.get("HTTP_AUTHORIZATION"))
     except BusyError as error:
@@ -308,77 +312,6 @@ def _ready(assessment: Assessment | None) -> Answer:
 # --- the socket ------------------------------------------------------------------------------------
 
 
-class _Connection(cheroot.HTTPConnection):
-    """A connection that is on its server's list while a worker is busy with it."""
-
-    server: _Server
-
-    def communicate(self) -> Any:
-        self.server.busy_since[self] = time.monotonic()
-        try:
-            return super().communicate()  # type: ignore[no-untyped-call]  # cheroot's stub leaves it bare
-        finally:
-            del self.server.busy_since[self]
-
-
-class _Server(wsgi.Server):
-    """cheroot, where a slow client costs nobody else their answer.
-
-    A worker gets a connection only when there is something to read, since browsers open spare ones; and
-    a request that takes too long is ended, whether its client stands still or sends a byte now and then.
-    """
-
-    ConnectionClass = _Connection
-    keep_alive_conn_limit = WAITING_CONNECTIONS
-    max_request_header_size = MAX_HEADER_BYTES
-    max_request_body_size = 1  # bytes; 0 would be no limit
-
-    def __init__(self, host: str, port: int, app: WSGIApplication, *, request_seconds: float) -> None:
-        super().__init__(
-            (host, port),
-            app,
-            numthreads=WORKERS,
-            max=WORKERS,
-            # Goes out as the header Server: the library and its version are nobody's business.
-            server_name="roofline-agent",
-            request_queue_size=WAITING_REQUESTS,
-            timeout=request_seconds,  # type: ignore[arg-type]  # of one read or write; a socket takes floats
-            shutdown_timeout=1,
-            accepted_queue_size=WAITING_REQUESTS,
-            accepted_queue_timeout=0,  # when the queue is full the answer is 503, at once
-        )
-        self._request_seconds = request_seconds
-        # Each worker adds and removes its own connection, others read a copy: no lock needed.
-        self.busy_since: dict[_Connection, float] = {}
-
-    def process_conn(self, conn: _Connection) -> None:
-        if conn.last_used is not None:  # it has waited, and now it has something to say
-            super().process_conn(conn)
-        elif self.can_add_keepalive_connection:
-            self.put_conn(conn)
-        else:
-            conn.close()
-
-    def end_overdue(self) -> None:
-        """Hang up on the clients that keep a worker for too long."""
-        now = time.monotonic()
-        for conn, since in tuple(self.busy_since.items()):
-            if now - since > self._request_seconds:
-                with suppress(OSError):  # it ended by itself just now
-                    conn.socket.shutdown(SHUT_RDWR)
-
-    @staticmethod
-    def bind_socket(socket_: Any, bind_addr: Any) -> Any:
-        try:
-            return wsgi.Server.bind_socket(socket_, bind_addr)  # type: ignore[no-untyped-call]  # as above
-        except OSError:
-            socket_.close()
-            raise
-
-    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        log.log(level, "http: %s", msg, exc_info=traceback)
-
-
 class ExpositionServer:
     """Serves the pages from `start` until `close`."""
 
@@ -391,14 +324,14 @@ class ExpositionServer:
         latest: Callable[[], Assessment | None],
         configuration: Mapping[str, Any],
         clock: Clock,
-        access: Access = OPEN,
+        access: Callable[[], Access] = lambda: OPEN,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._host, self._port = host, port
         app = create_app(
             metrics=metrics, latest=latest, configuration=configuration, clock=clock, access=access
         )
-        self._server = _Server(host, port, app, request_seconds=request_seconds)
+        self._server = Listener(host, port, app, access=access, request_seconds=request_seconds)
         self._watch_seconds = request_seconds / 10
         self._closed = threading.Event()
         self._threads = (

@@ -22,15 +22,13 @@ import yaml
 from agent.assessment import Assessment
 from agent.clock import ManualClock
 from agent.errors import AgentError
+from agent.exposition.access import OPEN, Access
 from agent.exposition.authentication import MAX_CHECKS, Authenticator
+from agent.exposition.listener import MAX_HEADER_BYTES, WORKERS
 from agent.exposition.server import (
     HEALTH_PATHS,
-    MAX_HEADER_BYTES,
-    OPEN,
     PATHS,
     RELEASE_PATH,
-    WORKERS,
-    Access,
     ExpositionServer,
     create_app,
 )
@@ -84,7 +82,7 @@ def ask(
         latest=lambda: assessment,
         configuration=CONFIGURATION,
         clock=clock,
-        access=access,
+        access=lambda: access,
     )
     replied: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -218,7 +216,7 @@ def start(
     assessment: Assessment | None = None,
     *,
     port: int = 0,
-    access: Access = OPEN,
+    access: Callable[[], Access] = lambda: OPEN,
     request_seconds: float = 10.0,
 ) -> ExpositionServer:
     clock = ManualClock(monotonic_seconds=assessment.at_seconds if assessment is not None else 0.0)
@@ -420,9 +418,10 @@ def guarded(
     check: Callable[[bytes, bytes], bool],
     release: Callable[[float | None], str] | None = None,
 ) -> Iterator[ExpositionServer]:
+    access = Access(authenticator=Authenticator(USERS, check=check), release=release)
     server = start(
         scenes.memory_bound(),
-        access=Access(authenticator=Authenticator(USERS, check=check), release=release),
+        access=lambda: access,
     )
     try:
         yield server
@@ -574,7 +573,7 @@ def test_gpus_are_let_go_of_only_with_both_settings(enabled: bool, users: bool) 
         authenticator=Authenticator(USERS, check=Checker()) if users else None,
         release=release if enabled else None,
     )
-    server = start(access=access)
+    server = start(access=lambda: access)
     try:
         reply, text = request(server, RELEASE_PATH, method="POST", Authorization=ALICE)
     finally:
