@@ -61,27 +61,32 @@ class GpuAccount:
 
     def __init__(self, *, measured: tuple[Evidence, ...] = ("gpm",)) -> None:
         """`measured` are the kinds of evidence that its node can have, so that each begins at 0."""
-        rungs: tuple[Evidence, ...] = (*measured, "modelled")
         self._bottleneck: Counter[Bottleneck] = Counter(dict.fromkeys(BOTTLENECKS, 0))
         self._unobserved = 0
-        self._evidence: Counter[tuple[str, Evidence]] = Counter(
-            {
-                (quantity, evidence): 0
-                for quantity in QUANTITIES
-                for evidence in (*(measured if quantity in ACTIVITIES else rungs), "none")
-            }
-        )
-        self._active: dict[tuple[str, Evidence], float] = {
-            (quantity, evidence): 0.0 for quantity in ACTIVITIES for evidence in measured
-        }
-        self._bytes: dict[Evidence, float] = dict.fromkeys(rungs, 0.0)
-        self._flops: dict[Evidence, float] = dict.fromkeys(rungs, 0.0)
+        self._evidence: Counter[tuple[str, Evidence]] = Counter()
+        self._active: dict[tuple[str, Evidence], float] = {}
+        self._bytes: dict[Evidence, float] = {}
+        self._flops: dict[Evidence, float] = {}
+        self.admit(measured)
         self._contradicted = 0
         self._links: dict[str, float] = {}
         self._limited: dict[str, float] = {}
         self._cost_usd = 0.0
         self._idle_cost_usd = 0.0
         self._unattributed_cost_usd = 0.0
+
+    def admit(self, measured: tuple[Evidence, ...]) -> None:
+        """Begin at 0 with each of these kinds of evidence that is new; what was counted of others stays."""
+        rungs: tuple[Evidence, ...] = (*measured, "modelled")
+        for quantity in QUANTITIES:
+            for evidence in (*(measured if quantity in ACTIVITIES else rungs), "none"):
+                self._evidence.setdefault((quantity, evidence), 0)
+        for quantity in ACTIVITIES:
+            for evidence in measured:
+                self._active.setdefault((quantity, evidence), 0.0)
+        for rung in rungs:
+            self._bytes.setdefault(rung, 0.0)
+            self._flops.setdefault(rung, 0.0)
 
     def credit_unobserved(self, seconds: float) -> None:
         """A gap: the GPU was there, and nobody looked."""

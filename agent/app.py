@@ -9,23 +9,27 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agent.assessment import Assessment
+from agent.assessment import Assessment, ConfigurationStatus
 from agent.clock import Clock, SystemClock
 from agent.config import Configuration, load_web_configuration, redacted
+from agent.difference import Difference
+from agent.discovery.kubernetes import KubernetesSource
+from agent.errors import ConfigurationError
 from agent.exposition.access import Access
 from agent.exposition.collector import Renderer
 from agent.exposition.server import ExpositionServer
-from agent.readings import NodeReading
+from agent.readings import DcgmReading, Discovery, NodeReading, PodResourcesReading
 from agent.recovery import Remedy, find_remedy
 from agent.roster import Roster
 from agent.sampler import Sampler, SamplerLoop
 from agent.sources.base import Poller, Source
 from agent.sources.nvml import NvmlSource
 from agent.units import render_seconds
-from agent.wiring import Wiring, gpu_processes, own_addresses
+from agent.wiring import Parts, Surroundings, Wiring, gpu_processes, own_addresses
 
 log = logging.getLogger(__name__)
 
@@ -43,35 +47,23 @@ class Agent:
         nvml: Source[NodeReading] | None = None,
         node: str | None = None,
     ) -> None:
-        self._configuration = configuration
         self._clock = clock or SystemClock()
-        wiring = Wiring(configuration, self._clock, node or socket.gethostname())
-        self._nvml_source = nvml if nvml is not None else wiring.nvml_source()
-        self.nvml_poller = wiring.nvml(self._nvml_source) if self._nvml_source is not None else None
-        self.dcgm_poller = wiring.dcgm()
-        self._kubernetes = wiring.kubernetes()
-        finders = [
-            wiring.processes(self._gpu_processes),
-            wiring.finder(self._kubernetes) if self._kubernetes is not None else None,
-        ]
-        self.finders = [finder for finder in finders if finder is not None]
-        self.pod_resources_poller = wiring.pod_resources()
+        self._surroundings = Surroundings(
+            node=node or socket.gethostname(),
+            nvml=nvml,
+            gpu_processes=self._gpu_processes,
+            node_labels=self._node_labels,
+        )
+        self._cluster_labels: Mapping[str, str] = {}
+        self._parts = parts = Wiring(configuration, self._clock).parts(self._surroundings)
         self.roster = Roster(
-            configured=wiring.configured(),
-            finders=self.finders,
-            open_server=wiring.found,
+            configured=parts.configured,
+            finders=parts.finders,
+            open_server=parts.open_server,
             own_addresses=own_addresses(),
             clock=self._clock,
         )
-        self.sampler = Sampler(
-            settings=wiring.settings(),
-            clock=self._clock,
-            nvml=self.nvml_poller,
-            dcgm=self.dcgm_poller,
-            pod_resources=self.pod_resources_poller,
-            roster=self.roster,
-            node_labels=self._node_labels,
-        )
+        self.sampler = Sampler(parts.inputs, roster=self.roster, clock=self._clock)
         self.renderer = Renderer(
             lambda: self.sampler.latest,
             clock=self._clock,
@@ -81,17 +73,37 @@ class Agent:
             self.sampler, interval_seconds=configuration.interval_seconds, clock=self._clock
         )
         self._server: ExpositionServer | None = None
+        self._sampling = False
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one in force."""
+        return self._parts.configuration
+
+    @property
+    def nvml_poller(self) -> Poller[NodeReading] | None:
+        """Of the GPUs."""
+        return self._parts.inputs.nvml
+
+    @property
+    def dcgm_poller(self) -> Poller[DcgmReading] | None:
+        """Of the dcgm-exporter, if there is one."""
+        return self._parts.inputs.dcgm
+
+    @property
+    def pod_resources_poller(self) -> Poller[PodResourcesReading] | None:
+        """Of the kubelet's list, if it may be read."""
+        return self._parts.inputs.pod_resources
+
+    @property
+    def finders(self) -> Sequence[Poller[Discovery]]:
+        """Who looks for servers."""
+        return self._parts.finders
 
     @property
     def pollers(self) -> Sequence[Poller[Any]]:
         """Of all sources."""
-        return [*self._fixed_pollers, *(server.poller for server in self.roster.servers)]
-
-    @property
-    def _fixed_pollers(self) -> Sequence[Poller[Any]]:
-        """Of all sources but the servers, which come and go."""
-        optional = (self.nvml_poller, self.dcgm_poller, self.pod_resources_poller)
-        return [*(poller for poller in optional if poller is not None), *self.finders]
+        return [*self._parts.fixed, *(server.poller for server in self.roster.servers)]
 
     @property
     def port(self) -> int:
@@ -100,17 +112,21 @@ class Agent:
             raise RuntimeError("the agent is not started")
         return self._server.port
 
-    def start(self) -> None:
-        """Bind first, so that a port in use is said before anything runs; then read and tick."""
-        web = self._configuration.web
+    def start(self, *, reload: Callable[[str], str] | None = None) -> None:
+        """Bind first, so that a port in use is said before anything runs; then read and tick.
+
+        `reload` loads the configuration anew, for who asks over HTTP.
+        """
+        web = self.configuration.web
         server = ExpositionServer(
             host=web.host,
             port=web.port,
             metrics=self.renderer,
             latest=lambda: self.sampler.latest,
-            configuration=redacted(self._configuration),
+            configuration=lambda: redacted(self.configuration),
             clock=self._clock,
             access=self._access(),
+            reload=reload,
         )
         server.start()
         self._server = server
@@ -118,10 +134,57 @@ class Agent:
 
     def start_sampling(self) -> None:
         """Read and tick, without a server."""
-        for poller in self._fixed_pollers:
+        self._sampling = True
+        for poller in self._parts.fixed:
             poller.start()
         self.roster.start()
         self._loop.start()
+
+    def adopt(self, configuration: Configuration) -> Difference:
+        """Go on by another configuration, from the next tick. Gives what is different.
+
+        All of it is made before any of it counts. What is asked for as before runs on with all that it
+        knows. Raises `ConfigurationError`, and goes on as it was, where that cannot be.
+        """
+        difference = Difference.between(self.configuration, configuration)
+        difference.refuse_what_needs_a_restart()
+        running = {poller.source.name: poller for poller in self.pollers}
+        try:
+            parts = Wiring(configuration, self._clock, running).parts(self._surroundings)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError("configuration", (f"cannot be brought into force: {error}",)) from error
+        with self.sampler.between_ticks:
+            self._exchange(parts)
+            self.sampler.configuration = ConfigurationStatus(loaded_unix_seconds=self._clock.unix())
+        return difference
+
+    def note_refusal(self, problems: Sequence[str]) -> None:
+        """Say, from the next tick on, that another configuration was to be loaded and is wrong."""
+        self.sampler.configuration = replace(self.sampler.configuration, problems=tuple(problems))
+
+    def _exchange(self, parts: Parts) -> None:
+        former = {poller.source.name: poller for poller in self._parts.fixed}
+        self._parts = parts
+        for poller, interval_seconds in parts.fixed.items():
+            before = former.pop(poller.source.name, None)
+            if poller is before:
+                poller.pace(interval_seconds)
+                continue
+            if before is not None:
+                before.retire()
+                if poller not in parts.finders:  # these read the same, and what was found is found anew
+                    poller.follow(before)
+            if self._sampling:
+                poller.start()
+        for poller in former.values():
+            poller.retire()
+        if self.nvml_poller is not None and isinstance(self.nvml_poller.source, NvmlSource):
+            self.nvml_poller.source.use_gpm(parts.configuration.nvml.gpm)
+        self.sampler.adopt(parts.inputs)
+        self.roster.adopt(configured=parts.configured, finders=parts.finders, open_server=parts.open_server)
+        for server in self.roster.servers:
+            server.poller.pace(parts.configuration.engines_interval_seconds)
+        self._loop.pace(parts.configuration.interval_seconds)
 
     def beat(self, *, engines: bool, dcgm: bool = False) -> Assessment:
         """One tick by hand, for who brings time along: read what is due, then conclude."""
@@ -147,25 +210,25 @@ class Agent:
 
     def release_gpus(self, seconds: float | None = None) -> str:
         """Let go of the GPUs for a while, so that they can be reset or divided. Gives what was done."""
-        source = self._nvml_source
+        source = self.nvml_poller.source if self.nvml_poller is not None else None
         if not isinstance(source, NvmlSource):
             return "there is nothing to let go of: NVML is not used here"
-        seconds = self._configuration.nvml.release_seconds if seconds is None else seconds
+        seconds = self.configuration.nvml.release_seconds if seconds is None else seconds
         if source.release(seconds):
             return f"let go of all GPUs for {render_seconds(seconds)}"
         return "a call hangs in the driver and keeps the GPUs; they are let go of when it ends"
 
     def reacquire_gpus(self) -> str:
         """Read the GPUs again before that time is over. Gives what was done."""
-        if isinstance(self._nvml_source, NvmlSource):
-            self._nvml_source.reacquire()
+        if self.nvml_poller is not None and isinstance(self.nvml_poller.source, NvmlSource):
+            self.nvml_poller.source.reacquire()
         return "the GPUs are read again"
 
     def remedy(self) -> Remedy | None:
         """What this process must do because going on is of no use, if so."""
         if self.nvml_poller is None:
             return None
-        settings = self._configuration.nvml
+        settings = self.configuration.nvml
         return find_remedy(
             self.nvml_poller.state(),
             now_seconds=self._clock.monotonic(),
@@ -179,11 +242,13 @@ class Agent:
 
     def _node_labels(self) -> Mapping[str, str]:
         """As Kubernetes has them, and as configured, which counts more."""
-        known = self._kubernetes.node_labels if self._kubernetes is not None else {}
-        return {**known, **self._configuration.node_labels}
+        cluster = [one.source for one in self.finders if isinstance(one.source, KubernetesSource)]
+        # Until a new source has read them, they are what the former one knew: a node keeps its labels.
+        self._cluster_labels = next((one.node_labels or self._cluster_labels for one in cluster), {})
+        return {**self._cluster_labels, **self.configuration.node_labels}
 
     def _access(self) -> Callable[[], Access]:
-        web = self._configuration.web
+        web = self.configuration.web
         release = self.release_gpus if web.enable_lifecycle else None
         if not web.config_file:
             everybody = Access(release=release)

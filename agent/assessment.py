@@ -212,6 +212,26 @@ class GpuAssessment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigurationStatus:
+    """Since when the configuration in force is, and whether a newer one was refused."""
+
+    loaded_unix_seconds: float
+    problems: tuple[str, ...] = ()
+    """Of the last one that was to be loaded; none: it is in force."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of it."""
+        if not self.problems:
+            return ()
+        more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
+        return (
+            f"The configuration file is wrong, and the last good one goes on: {self.problems[0]}{more}; "
+            "the log says all, and so does roofline-agent check-config",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
     """The whole node at one instant."""
 
@@ -221,6 +241,7 @@ class Assessment:
     node: str
     started_unix_seconds: float
     interval_seconds: float
+    configuration: ConfigurationStatus
     driver_version: str | None = None
     gpus: tuple[GpuAssessment, ...] = ()
     engines: tuple[EngineAssessment, ...] = ()

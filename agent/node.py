@@ -27,6 +27,19 @@ IN_USE_RATIO = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuRules:
+    """By what GPUs are judged and paid for, as the configuration says."""
+
+    keep_seconds: float
+    patience_seconds: float
+    measured: tuple[Evidence, ...]
+    """The kinds of evidence that there can be."""
+    prices: tuple[PricePeriod, ...]
+    specs: tuple[GpuSpec, ...]
+    """They come before the catalogue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """One tick: its instant, and the time since the one before."""
 
@@ -57,20 +70,8 @@ Charge = Callable[[EngineKey, Bill], None]
 class Node:
     """All that is remembered of the GPUs, and what is concluded from it."""
 
-    def __init__(
-        self,
-        *,
-        keep_seconds: float,
-        patience_seconds: float,
-        measured: tuple[Evidence, ...],
-        prices: Sequence[PricePeriod],
-        specs: Sequence[GpuSpec],
-    ) -> None:
-        self._keep_seconds = keep_seconds
-        self._patience_seconds = patience_seconds
-        self._measured = measured
-        self._prices = prices
-        self._specs = specs
+    def __init__(self, rules: GpuRules) -> None:
+        self._rules = rules
         self.tracks: dict[str, GpuTrack] = {}
         """By UUID, of every GPU and MIG instance that was ever read."""
         self.alive: Mapping[str, GpuReading] = {}
@@ -81,6 +82,15 @@ class Node:
         self._uuids: dict[int, str] = {}
         # What an engine can run on: GPUs, and in place of one in MIG mode its instances.
         self._usable: dict[str, None] = {}
+
+    def adopt(self, rules: GpuRules) -> None:
+        """Conclude by these from now on; what was counted and paid stays as it is."""
+        described_anew = rules.specs != self._rules.specs
+        self._rules = rules
+        for track in self.tracks.values():
+            track.adopt(keep_seconds=rules.keep_seconds, measured=rules.measured)
+            if described_anew and track.last_reading is not None:
+                track.spec = self._describe(track.last_reading)
 
     def see(self, gpus: Sequence[Fused | GpuLost], *, read_at_seconds: float, beat: Beat) -> None:
         """Take what was read of all GPUs."""
@@ -157,7 +167,7 @@ class Node:
         track = self.tracks.get(reading.uuid)
         if track is None:
             track = self.tracks[reading.uuid] = GpuTrack(
-                keep_seconds=self._keep_seconds, measured=self._measured
+                keep_seconds=self._rules.keep_seconds, measured=self._rules.measured
             )
             track.spec = self._describe(reading)
             track.parent_uuid = reading.mig.parent_uuid if reading.mig is not None else None
@@ -166,11 +176,14 @@ class Node:
     def _describe(self, reading: GpuReading) -> GpuSpec | None:
         if reading.mig is not None:
             board = self.alive.get(reading.mig.parent_uuid)
+            known = self.tracks.get(reading.mig.parent_uuid)
+            if board is None and known is not None:  # it cannot be read now
+                board = known.last_reading
             whole = self._describe(board) if board is not None else None
             return whole and mig_instance(
                 whole, sm_count=reading.mig.sm_count, memory_bytes=reading.mig.memory_bytes
             )
-        for spec in self._specs:
+        for spec in self._rules.specs:
             if reading.name in spec.nvml_names:
                 return spec
         return describe_gpu(
@@ -213,7 +226,7 @@ class Node:
             track.settled,
             assessed.verdict,
             now_seconds=beat.now_seconds,
-            patience_seconds=self._patience_seconds,
+            patience_seconds=self._rules.patience_seconds,
         )
         verdict = track.settled.verdict
         if beat.watched:
@@ -281,7 +294,7 @@ class Node:
         """What the time since the last tick cost of the part of a GPU that it is; 0 without a price."""
         names: Iterable[str] = (spec.name, *spec.nvml_names) if spec is not None else ()
         price = find_price(
-            self._prices, {name, *names}, unix_seconds=beat.unix_seconds, node_labels=beat.node_labels
+            self._rules.prices, {name, *names}, unix_seconds=beat.unix_seconds, node_labels=beat.node_labels
         )
         share = spec.share if spec is not None else 1.0
         return (price or 0.0) * share * beat.elapsed_seconds / SECONDS_PER_HOUR

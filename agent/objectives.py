@@ -38,10 +38,16 @@ class ObjectiveCount:
     good_events: float
 
 
-def count_objectives(totals: EngineTotals, objectives: Mapping[str, Objective]) -> tuple[ObjectiveCount, ...]:
+NOTHING_BEFORE: Mapping[str, float] = {}
+
+
+def count_objectives(
+    totals: EngineTotals, objectives: Mapping[str, Objective], before: Mapping[str, float] = NOTHING_BEFORE
+) -> tuple[ObjectiveCount, ...]:
     """Each objective that the engine's histograms can tell, by the names above.
 
-    An engine whose smallest bound is above the target cannot tell, and has no count.
+    An engine whose smallest bound is above the target cannot tell, and has no count. `before` is as from
+    `carry_over`.
     """
     counts = []
     for name, objective in objectives.items():
@@ -61,7 +67,23 @@ def count_objectives(totals: EngineTotals, objectives: Mapping[str, Objective]) 
                     ratio=objective.ratio,
                     bound_seconds=bound,
                     events=histogram.count,
-                    good_events=good,
+                    good_events=good + before.get(name, 0.0),
                 )
             )
     return tuple(counts)
+
+
+def carry_over(
+    totals: EngineTotals,
+    *,
+    old: Mapping[str, Objective],
+    new: Mapping[str, Objective],
+    before: Mapping[str, float] = NOTHING_BEFORE,
+) -> dict[str, float]:
+    """What is to be added to each count from now on, so that it goes on where it stood.
+
+    An event that was good by the old target stays so, and the next one is judged by the new.
+    """
+    counted = {one.name: one.good_events for one in count_objectives(totals, old, before)}
+    anew = {one.name: one.good_events for one in count_objectives(totals, new)}
+    return {name: counted[name] - good for name, good in anew.items() if name in counted}

@@ -1,14 +1,16 @@
 """Which servers are watched: those that are configured, and those that were found on the node.
 
 A server found twice – by its process and by its pod, or beside its own entry in the configuration – is
-one. What was found and is gone stays, as down, for ten minutes; then its poller ends.
+one. What was found and is gone stays, as down, for ten minutes; then its poller ends. Pollers begin and
+end in one place, by what is watched now and was not before, and the other way round.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent.clock import Clock
@@ -45,8 +47,10 @@ class MonitoredServer:
     """It was found, and its process or pod is there no more: it was ended, and is not merely silent."""
 
 
-Opener = Callable[[FoundServer], MonitoredServer]
-"""Makes the poller of a server that was found, without starting it."""
+Running = Mapping[str, Poller[Any]]
+"""What polls already, by the name of its source."""
+Opener = Callable[[FoundServer, Running], MonitoredServer]
+"""Makes the poller of a server that was found, without starting it; or keeps the one that runs."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,10 @@ class Roster:
         # By the URL's host and port, in the order in which they were found.
         self._entries: dict[str, _Entry] = {}
         self._running = False
+        # Another configuration is in force, and what is found was not yet looked at with it.
+        self._adopted = False
+        # Who looks for servers was changed: what they do not find is not gone, but no longer asked for.
+        self._sifting = False
         self._readings: tuple[Discovery, ...] = ()
         self._found: dict[str, FoundServer] = {}
         self.left_out: tuple[str, ...] = ()
@@ -94,23 +102,43 @@ class Roster:
         for server in self.servers:
             server.poller.start()
 
+    def adopt(
+        self,
+        *,
+        configured: Sequence[MonitoredServer],
+        finders: Sequence[Poller[Discovery]],
+        open_server: Opener | None,
+    ) -> None:
+        """Watch these from now on, and what these find. Who kept their poller goes on as if nothing were."""
+        self._adopted = True
+        self._sifting = self._sifting or set(finders) != set(self._finders)
+        self._configured, self._finders, self._open = list(configured), tuple(finders), open_server
+        for server in configured:
+            self._entries.pop(self._address(server.url), None)
+        self.update()
+
     def update(self) -> tuple[MonitoredServer, ...]:
         """Take what the finders know now; one that fails knows what it knew."""
         now = self._clock.monotonic()
-        successes = [finder.state().last_success for finder in self._finders]
-        readings = tuple(success.reading for success in successes if success is not None)
-        if readings != self._readings:
+        states = [finder.state() for finder in self._finders]
+        readings = tuple(state.last_success.reading for state in states if state.last_success is not None)
+        # What is found bears the names of the rules by which it was: new rules wait for their own finders.
+        looked = all(state.outcome is not None for state in states)
+        if looked if self._adopted else readings != self._readings:
             self._readings = readings
             self._found = self._merge(readings)
             self._describe_configured()
             self._admit(now)
+            self._adopted = False
+        if self._sifting and not self._adopted and len(readings) == len(self._finders):
+            self._sift()
         for key, entry in self._entries.items():
             if key in self._found:
                 entry.seen_at_seconds = now
             if entry.server.gone == (key in self._found):
                 entry.server = replace(entry.server, gone=key not in self._found)
         self._dismiss(now)
-        self.servers = (*self._configured, *(entry.server for entry in self._entries.values()))
+        self._watch((*self._configured, *(entry.server for entry in self._entries.values())))
         return self.servers
 
     # --- merging -----------------------------------------------------------------------------------
@@ -151,24 +179,47 @@ class Roster:
         left_out = []
         for key, one in self._found.items():
             entry = self._entries.get(key)
-            if entry is not None and entry.server.found is not None:
+            if entry is not None and not self._adopted:
                 entry.server = replace(entry.server, found=one)
-            elif self._open is None or len(self._entries) >= MAX_FOUND:
+            elif self._open is None or (entry is None and len(self._entries) >= MAX_FOUND):
                 left_out.append(one.url)
             else:
-                server = self._open(one)
-                log.info("%s: found, and watched from now on", server.server)
+                server = self._open(one, self._pollers())
+                if entry is None:
+                    log.info("%s: found, and watched from now on", server.server)
                 self._entries[key] = _Entry(server, now)
-                if self._running:
-                    server.poller.start()
         self.left_out = tuple(left_out)
+
+    def _sift(self) -> None:
+        self._sifting = False
+        for key in [key for key in self._entries if key not in self._found]:
+            log.info("%s: no longer looked for, and no longer watched", self._entries[key].server.server)
+            del self._entries[key]
 
     def _dismiss(self, now: float) -> None:
         for key, entry in list(self._entries.items()):
             if now - entry.seen_at_seconds > GONE_SECONDS:
                 log.info("%s: gone, and no longer watched", entry.server.server)
-                entry.server.poller.retire()
                 del self._entries[key]
+
+    def _pollers(self) -> dict[str, Poller[Any]]:
+        return {server.poller.source.name: server.poller for server in self.servers}
+
+    def _watch(self, servers: tuple[MonitoredServer, ...]) -> None:
+        """Begin and end polling, so that it is these that are watched."""
+        former = {server.poller: server for server in self.servers}
+        by_url = {server.url: server.poller for server in self.servers if server.url}
+        now = {server.poller for server in servers}
+        for server in servers:
+            if server.poller not in former:
+                if server.url in by_url:  # the same page, asked for in another way
+                    server.poller.follow(by_url[server.url])
+                if self._running:
+                    server.poller.start()
+        for poller in former:
+            if poller not in now:
+                poller.retire()
+        self.servers = servers
 
 
 def _same_pod(one: FoundServer, other: FoundServer) -> bool:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.assessment import Assessment
+from agent.assessment import Assessment, ConfigurationStatus
 from agent.clock import Clock, Metronome
 from agent.discovery.devices import MatchedDevices, match_devices
 from agent.fusion import Fused, Page, fuse, gpus_of
-from agent.node import Beat, Node
+from agent.node import Beat, GpuRules, Node
 from agent.objectives import Objective
 from agent.placement import Ground, place
 from agent.prices import PricePeriod
@@ -33,7 +33,7 @@ from agent.readings import (
 from agent.resolution import merge_facts
 from agent.roofline.gpus import GpuSpec
 from agent.roster import MonitoredServer, Roster
-from agent.serving import Serving, Watched, silence
+from agent.serving import EngineRules, Serving, Watched, silence
 from agent.sources.base import STALE_INTERVALS, Poller, SourceState
 from agent.tiers import tier_statuses
 from agent.tracks import GpuTrack
@@ -62,6 +62,38 @@ class Settings:
     def patience_seconds(self) -> float:
         """How long another class must be seen before it comes into force: two pages."""
         return 2 * self.engines_interval_seconds
+
+    @property
+    def engine_rules(self) -> EngineRules:
+        """By what engines are judged."""
+        return EngineRules(
+            keep_seconds=self.window_seconds,
+            gap_seconds=STALE_INTERVALS * self.engines_interval_seconds,
+            patience_seconds=self.patience_seconds,
+            objectives=self.objectives,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What the sampler works from, as one configuration asks for it."""
+
+    settings: Settings
+    nvml: Poller[NodeReading] | None = None
+    dcgm: Poller[DcgmReading] | None = None
+    pod_resources: Poller[PodResourcesReading] | None = None
+    node_labels: Callable[[], Mapping[str, str]] = dict
+
+    @property
+    def gpu_rules(self) -> GpuRules:
+        """By what GPUs are judged and paid for."""
+        return GpuRules(
+            keep_seconds=self.settings.window_seconds,
+            patience_seconds=self.settings.patience_seconds,
+            measured=("gpm",) if self.dcgm is None else ("gpm", "dcgm"),
+            prices=self.settings.prices,
+            specs=self.settings.specs,
+        )
 
 
 def _ranks(server: MonitoredServer, page: ServerReading | None) -> int | None:
@@ -112,56 +144,48 @@ def _left_out(urls: Sequence[str]) -> tuple[str, ...]:
 class Sampler:
     """Turns outcomes into assessments, one a tick."""
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        clock: Clock,
-        nvml: Poller[NodeReading] | None,
-        roster: Roster,
-        dcgm: Poller[DcgmReading] | None = None,
-        pod_resources: Poller[PodResourcesReading] | None = None,
-        node_labels: Callable[[], Mapping[str, str]] = dict,
-    ) -> None:
-        self._pod_resources = pod_resources
-        self._node_labels = node_labels
-        self._settings = settings
+    def __init__(self, inputs: Inputs, *, roster: Roster, clock: Clock) -> None:
+        self._inputs = inputs
         self._clock = clock
-        self._nvml = nvml
-        self._dcgm = dcgm
         self._roster = roster
-        self._node = Node(
-            keep_seconds=settings.window_seconds,
-            patience_seconds=settings.patience_seconds,
-            measured=("gpm",) if dcgm is None else ("gpm", "dcgm"),
-            prices=settings.prices,
-            specs=settings.specs,
-        )
-        self._serving = Serving(
-            self._node,
-            keep_seconds=settings.window_seconds,
-            gap_seconds=STALE_INTERVALS * settings.engines_interval_seconds,
-            patience_seconds=settings.patience_seconds,
-            objectives=settings.objectives,
-        )
+        self._node = Node(inputs.gpu_rules)
+        self._serving = Serving(self._node, inputs.settings.engine_rules)
         self._started_unix_seconds = clock.unix()
         self._ticked_at_seconds: float | None = None
+        # The tick that is awaited may still come at the pace that held when the last one did.
+        self._awaited_seconds = inputs.settings.interval_seconds
+        self.between_ticks = threading.RLock()
+        """Held by each tick: who holds it can exchange what ticks work from."""
+        self.configuration = ConfigurationStatus(loaded_unix_seconds=self._started_unix_seconds)
+        """Replaced whole when a configuration was loaded or refused."""
         self.latest: Assessment | None = None
         """The last assessment; replaced whole, so that readers need no lock."""
 
+    def adopt(self, inputs: Inputs) -> None:
+        """Work from these from the next tick on; all that is remembered stays."""
+        with self.between_ticks:
+            self._inputs = inputs
+            self._node.adopt(inputs.gpu_rules)
+            self._serving.adopt(inputs.settings.engine_rules)
+
     def tick(self) -> Assessment:
         """Conclude what can be concluded now."""
+        with self.between_ticks:
+            return self._tick(self._inputs)
+
+    def _tick(self, inputs: Inputs) -> Assessment:
+        settings = inputs.settings
         now, unix = self._clock.monotonic(), self._clock.unix()
         elapsed = now - self._ticked_at_seconds if self._ticked_at_seconds is not None else 0.0
         beat = Beat(
             now_seconds=now,
             unix_seconds=unix,
             elapsed_seconds=elapsed,
-            watched=elapsed <= STALE_INTERVALS * self._settings.interval_seconds,
-            node_labels=self._node_labels(),
+            watched=elapsed <= STALE_INTERVALS * max(settings.interval_seconds, self._awaited_seconds),
+            node_labels=inputs.node_labels(),
         )
-        nvml = self._nvml.state() if self._nvml is not None else None
-        dcgm = self._dcgm.state() if self._dcgm is not None else None
+        nvml = inputs.nvml.state() if inputs.nvml is not None else None
+        dcgm = inputs.dcgm.state() if inputs.dcgm is not None else None
         servers = self._roster.update()
         read = _read_gpus(nvml, dcgm, now)
         self._node.see(
@@ -169,7 +193,7 @@ class Sampler:
             read_at_seconds=read.at_seconds if read is not None else now,
             beat=beat,
         )
-        kubelet = self._pod_resources.state() if self._pod_resources is not None else None
+        kubelet = inputs.pod_resources.state() if inputs.pod_resources is not None else None
         matched = self._match(kubelet, now)
         watched = self._watch(servers, matched.allocations)
         engines = self._serving.assess(watched, now)
@@ -179,7 +203,8 @@ class Sampler:
             beat=beat,
             charge=self._serving.charge,
         )
-        self._ticked_at_seconds = now  # last, so that the time of a tick that failed is not lost
+        # Last, so that the time of a tick that failed is not lost.
+        self._ticked_at_seconds, self._awaited_seconds = now, settings.interval_seconds
         self._serving.forget_gone({server.server for server in servers})
         finders: list[SourceState[Any]] = [finder.state() for finder in self._roster.finders]
         finders += [kubelet] if kubelet is not None else []
@@ -187,9 +212,10 @@ class Sampler:
         self.latest = Assessment(
             at_seconds=now,
             at_unix_seconds=unix,
-            node=self._settings.node,
+            node=settings.node,
             started_unix_seconds=self._started_unix_seconds,
-            interval_seconds=self._settings.interval_seconds,
+            interval_seconds=settings.interval_seconds,
+            configuration=self.configuration,
             driver_version=_driver_version(nvml, now),
             gpus=gpus,
             engines=self._serving.with_totals(engines),

@@ -35,6 +35,17 @@ GONE_SECONDS = 10 * 60.0
 """An engine that has left its server's page is shown as down for so long, then forgotten."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRules:
+    """By what engines are judged, as the configuration says."""
+
+    keep_seconds: float
+    gap_seconds: float
+    """Without a page for so long nobody watched."""
+    patience_seconds: float
+    objectives: Mapping[str, Objective]
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
     """A server at this tick."""
@@ -97,23 +108,23 @@ def _down(key: EngineKey, engine: str, model: str, message: str, *, gone: bool) 
 class Serving:
     """All that is remembered of the engines, and what is concluded from it."""
 
-    def __init__(
-        self,
-        node: Node,
-        *,
-        keep_seconds: float,
-        gap_seconds: float,
-        patience_seconds: float,
-        objectives: Mapping[str, Objective],
-    ) -> None:
+    def __init__(self, node: Node, rules: EngineRules) -> None:
         self._node = node
-        self._keep_seconds = keep_seconds
-        self._gap_seconds = gap_seconds
-        self._patience_seconds = patience_seconds
-        self._objectives = objectives
+        self._rules = rules
         self._engines: dict[EngineKey, EngineTrack] = {}
         # The most ranks that each server's page has shown.
         self._ranks: dict[str, int] = {}
+
+    def adopt(self, rules: EngineRules) -> None:
+        """Conclude by these from now on; what was counted stays as it is."""
+        for track in self._engines.values():
+            track.adopt(
+                keep_seconds=rules.keep_seconds,
+                gap_seconds=rules.gap_seconds,
+                old=self._rules.objectives,
+                new=rules.objectives,
+            )
+        self._rules = rules
 
     def assess(self, watched: Sequence[Watched], now: float) -> tuple[EngineAssessment, ...]:
         """What is to be said of each engine now, behind whatever server."""
@@ -183,8 +194,8 @@ class Serving:
         track = self._engines.get(key)
         if track is None:
             track = self._engines[key] = EngineTrack(
-                keep_seconds=self._keep_seconds,
-                gap_seconds=self._gap_seconds,
+                keep_seconds=self._rules.keep_seconds,
+                gap_seconds=self._rules.gap_seconds,
             )
         track.seen_at_seconds = now
         process = server.found.facts if server.found is not None else ModelFacts()
@@ -208,7 +219,8 @@ class Serving:
             alone_on_gpu=alone,
             max_num_seqs=resolution.facts.max_num_seqs,
             container=server.found.container if server.found is not None else None,
-            objectives=self._objectives,
+            objectives=self._rules.objectives,
+            met_before=track.met_before,
         )
         assessed = assess_engine(facts)
         if is_new_page:
@@ -218,7 +230,7 @@ class Serving:
             track.settled,
             assessed.verdict,
             now_seconds=now,
-            patience_seconds=self._patience_seconds,
+            patience_seconds=self._rules.patience_seconds,
         )
         return replace(assessed, verdict=track.settled.verdict)
 

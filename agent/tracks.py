@@ -12,6 +12,7 @@ from dataclasses import replace
 from agent.accounts import EngineAccount, GpuAccount
 from agent.assessment import GpuAssessment, Span
 from agent.ladder import Ladder, Measured
+from agent.objectives import Objective, carry_over
 from agent.readings import EngineReading, Evidence, GpuReading, ModelFacts
 from agent.resolution import Resolution, resolve_model
 from agent.roofline.bottleneck import Settled, Verdict
@@ -46,6 +47,11 @@ class GpuTrack:
         """For which bytes were measured, so far."""
         # The last reading whose counters were booked.
         self._counted: GpuReading | None = None
+
+    def adopt(self, *, keep_seconds: float, measured: tuple[Evidence, ...]) -> None:
+        """Another window, and other kinds of evidence; what was counted stays."""
+        self.history.keep_seconds = keep_seconds
+        self.account.admit(measured)
 
     def forget(self) -> None:
         """It cannot be read now: what follows is another time."""
@@ -119,10 +125,24 @@ class EngineTrack:
         self.account = EngineAccount()
         self.settled: Settled | None = None
         self.seen_at_seconds = 0.0
+        self.met_before: Mapping[str, float] = {}
+        """Of each objective, what is to be added to its count since its target was another one."""
         self._resolved_for: tuple[object, ...] | None = None
         self._resolution = Resolution()
         # Of each GPU, the seconds measured up to this engine's last page.
         self._measured_seconds: dict[str, float] = {}
+
+    def adopt(
+        self,
+        *,
+        keep_seconds: float,
+        gap_seconds: float,
+        old: Mapping[str, Objective],
+        new: Mapping[str, Objective],
+    ) -> None:
+        """Another window and pace, and objectives in place of the old ones; what was counted stays."""
+        self.history.adopt(keep_seconds=keep_seconds, gap_seconds=gap_seconds)
+        self.met_before = carry_over(self.history.totals, old=old, new=new, before=self.met_before)
 
     def measured_since(self, uuid: str, gpu: GpuTrack) -> float:
         """Seconds since the last page for which the GPU's own bytes were measured."""

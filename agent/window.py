@@ -81,12 +81,19 @@ class EngineHistory:
     def __init__(self, *, keep_seconds: float, gap_seconds: float) -> None:
         self._keep_seconds = keep_seconds
         self._gap_seconds = gap_seconds
+        # The page that is awaited may still come at the pace that held when the last one did.
+        self._awaited_seconds = gap_seconds
         self._pages: deque[_Page] = deque()
         self._before_last: _Page | None = None
         self._last: _Page | None = None
         self._stepped_at_seconds = 0.0
         self._at_work_since_seconds: float | None = None
         self._window: EngineWindow | None = None
+
+    def adopt(self, *, keep_seconds: float, gap_seconds: float) -> None:
+        """Another window, and another pace of pages, from the next one on."""
+        self._keep_seconds = keep_seconds
+        self._gap_seconds = gap_seconds
 
     @property
     def totals(self) -> EngineTotals:
@@ -109,7 +116,7 @@ class EngineHistory:
         else:
             restarted = _restarted(last.known, reading)
             page = _advance(last, reading, restarted=restarted, at_seconds=at_seconds)
-            if restarted or at_seconds - last.at_seconds > self._gap_seconds:
+            if restarted or at_seconds - last.at_seconds > max(self._gap_seconds, self._awaited_seconds):
                 self._pages.clear()
             if restarted or _progress(page.known) != _progress(last.known):
                 self._stepped_at_seconds = at_seconds
@@ -118,6 +125,7 @@ class EngineHistory:
         elif self._at_work_since_seconds is None:
             self._at_work_since_seconds = at_seconds
         self._before_last, self._last = last, page
+        self._awaited_seconds = self._gap_seconds
         self._pages.append(page)
         while len(self._pages) > 2 and self._pages[1].at_seconds <= at_seconds - self._keep_seconds:
             self._pages.popleft()
@@ -350,7 +358,8 @@ class GpuHistory:
     """The last readings of one GPU."""
 
     def __init__(self, *, keep_seconds: float) -> None:
-        self._keep_seconds = keep_seconds
+        self.keep_seconds = keep_seconds
+        """The window's length; another one holds from the next reading on."""
         self._samples: deque[_Sample] = deque()
         self._window: GpuWindow | None = None
 
@@ -359,7 +368,7 @@ class GpuHistory:
         if self._samples and at_seconds <= self._samples[-1].at_seconds:
             return False
         self._samples.append(_Sample(at_seconds, reading, measured))
-        while self._samples[0].at_seconds <= at_seconds - self._keep_seconds:
+        while self._samples[0].at_seconds <= at_seconds - self.keep_seconds:
             self._samples.popleft()
         self._window = self._mean()
         return True
@@ -386,7 +395,7 @@ class GpuHistory:
                 same = [one for one in given if one.evidence == latest.evidence]
                 ratios[name] = sum(one.ratio * one.seconds for one in same) / sum(one.seconds for one in same)
                 evidence[name] = latest.evidence
-                coarse = coarse or latest.seconds > COARSE_RATIO * self._keep_seconds
+                coarse = coarse or latest.seconds > COARSE_RATIO * self.keep_seconds
         return GpuWindow(
             seconds=self._samples[-1].at_seconds - self._samples[0].at_seconds,
             evidence_by_ratio=evidence,

@@ -1,12 +1,16 @@
-"""From the configuration to what it asks for: sources, each with its poller, and the sampler's settings."""
+"""From the configuration to what it asks for: sources, each with its poller, and the sampler's settings.
+
+The one thing to know: a poller knows what its source was made from. Where another configuration asks for
+one that is made from the same, the one that runs is kept, with all that it knows; nothing else decides.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from agent.clock import Clock
@@ -18,7 +22,8 @@ from agent.discovery.processes import ProcessSource
 from agent.discovery.sockets import load_local_addresses
 from agent.engines.gguf import load_gguf_config
 from agent.engines.registry import ENGINES
-from agent.engines.source import EngineSource
+from agent.engines.source import EngineSource, server_of
+from agent.labels import label_text
 from agent.model_files import load_config_json
 from agent.prices import PricePeriod
 from agent.readings import (
@@ -29,11 +34,12 @@ from agent.readings import (
     ModelFacts,
     NodeReading,
     PodResourcesReading,
+    ServerReading,
 )
 from agent.roofline.catalogue import find_config
 from agent.roofline.gpus import GpuSpec, find_gpu
-from agent.roster import LOOPBACK, MonitoredServer
-from agent.sampler import Settings
+from agent.roster import LOOPBACK, MonitoredServer, Opener, Running
+from agent.sampler import Inputs, Settings
 from agent.sources.base import Poller, Source
 from agent.sources.dcgm import DcgmSource
 from agent.sources.nvml import NvmlSource
@@ -48,83 +54,132 @@ NODE_NAME_VARIABLE = "NODE_NAME"
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """All that one configuration asks for, whole; what does not run yet is not started."""
+
+    configuration: Configuration
+    inputs: Inputs
+    finders: tuple[Poller[Discovery], ...]
+    configured: tuple[MonitoredServer, ...]
+    open_server: Opener
+
+    @property
+    def fixed(self) -> dict[Poller[Any], float]:
+        """The pollers of all sources but the servers, which come and go; each with its interval."""
+        configuration = self.configuration
+        discovery_seconds = configuration.discovery.interval_seconds
+        paced: tuple[tuple[Poller[Any] | None, float], ...] = (
+            (self.inputs.nvml, configuration.interval_seconds),
+            (self.inputs.dcgm, configuration.dcgm.interval_seconds),
+            (self.inputs.pod_resources, discovery_seconds),
+            *((finder, discovery_seconds) for finder in self.finders),
+        )
+        return {poller: seconds for poller, seconds in paced if poller is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What does not depend on the configuration."""
+
+    node: str
+    """This node's name."""
+    nvml: Source[NodeReading] | None
+    """Where NVML would be, if it is given."""
+    gpu_processes: Callable[[], Mapping[str, Collection[int]]]
+    """Those of each GPU."""
+    node_labels: Callable[[], Mapping[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Wiring:
     """Makes what one configuration asks for; nothing is started."""
 
     configuration: Configuration
     clock: Clock
-    node: str
-    """This node's name."""
+    running: Running = field(default_factory=dict)
+    """Is kept, where it is what is asked for."""
+
+    def parts(self, surroundings: Surroundings) -> Parts:
+        """Everything. Raises `OSError` and `ValueError` for what cannot be made."""
+        finders = (self.processes(surroundings.gpu_processes), self.kubernetes())
+        return Parts(
+            configuration=self.configuration,
+            inputs=Inputs(
+                settings=self.settings(surroundings.node),
+                nvml=self.nvml(surroundings.nvml),
+                dcgm=self.dcgm(),
+                pod_resources=self.pod_resources(),
+                node_labels=surroundings.node_labels,
+            ),
+            finders=tuple(finder for finder in finders if finder is not None),
+            configured=tuple(self._configured(engine) for engine in self.configuration.engines),
+            open_server=self.found,
+        )
 
     # --- the node ----------------------------------------------------------------------------------
 
-    def nvml_source(self) -> NvmlSource | None:
-        """NVML, unless it is switched off."""
+    def nvml(self, given: Source[NodeReading] | None = None) -> Poller[NodeReading] | None:
+        """The GPUs, unless they are switched off: NVML, or what stands in its place."""
         settings = self.configuration.nvml
-        return NvmlSource(clock=self.clock, gpm=settings.gpm) if settings.enabled else None
-
-    def nvml(self, source: Source[NodeReading]) -> Poller[NodeReading]:
-        """With each tick."""
-        return self._poll(source, self.configuration.interval_seconds, NVML_DEADLINE_SECONDS)
+        if given is None and not settings.enabled:
+            return None
+        return self._poll(
+            "nvml",
+            lambda: given if given is not None else NvmlSource(clock=self.clock, gpm=settings.gpm),
+            interval_seconds=self.configuration.interval_seconds,
+            deadline_seconds=NVML_DEADLINE_SECONDS,
+        )
 
     def dcgm(self) -> Poller[DcgmReading] | None:
         """A dcgm-exporter's page, if one is named."""
         settings = self.configuration.dcgm
         if not settings.url:
             return None
-        source = DcgmSource(settings.url, clock=self.clock, interval_seconds=settings.interval_seconds)
-        return self._poll(source, settings.interval_seconds)
+        return self._poll(
+            "dcgm",
+            lambda: DcgmSource(settings.url, clock=self.clock, interval_seconds=settings.interval_seconds),
+            settings,
+            interval_seconds=settings.interval_seconds,
+        )
 
     # --- engines -----------------------------------------------------------------------------------
 
-    def configured(self) -> list[MonitoredServer]:
-        """The servers that are listed."""
-        return [self._configured(engine) for engine in self.configuration.engines]
-
-    def found(self, one: FoundServer) -> MonitoredServer:
+    def found(self, one: FoundServer, running: Running) -> MonitoredServer:
         """A server that was found, named by its address as the listed ones are."""
         headers: Mapping[str, str] = {}
         ca_file = ""
         if one.credential is not None:
             credentials = self.configuration.discovery.kubernetes.credentials[int(one.credential)]
             headers, ca_file = credentials.plain_headers, credentials.ca_file
-        source = EngineSource(
-            one.url, definitions=ENGINES, headers=headers, session=open_session(verify=ca_file or True)
-        )
-        return self._monitored(source, one.url, engine=one.engine, found=one, on_this_node=True)
+        poller = replace(self, running=running)._page(one.url, headers=headers, ca_file=ca_file)
+        return _monitored(poller, one.url, engine=one.engine, found=one, on_this_node=True)
 
     def _configured(self, engine: Engine) -> MonitoredServer:
-        source = EngineSource(
-            engine.url,
-            # Configured, it is that one; else the page says.
-            definitions=[known for known in ENGINES if engine.engine in (None, known.name)],
-            headers=engine.plain_headers,
-            session=open_session(verify=engine.ca_file or True),
+        poller = self._page(
+            engine.url, engine=engine.engine, headers=engine.plain_headers, ca_file=engine.ca_file
         )
         return replace(
-            self._monitored(source, engine.url, engine=engine.engine),
+            _monitored(poller, engine.url, engine=engine.engine),
             gpus=engine.gpus,
             on_this_node=urlsplit(engine.url).hostname in LOOPBACK,
             model=_configured_facts(engine),
         )
 
-    def _monitored(
-        self,
-        source: EngineSource,
-        url: str,
-        *,
-        engine: str | None,
-        found: FoundServer | None = None,
-        on_this_node: bool = False,
-    ) -> MonitoredServer:
-        return MonitoredServer(
-            poller=self._poll(source, self.configuration.engines_interval_seconds),
-            server=source.server,
-            url=url,
-            engine=engine or "unknown",
-            found=found,
-            on_this_node=on_this_node,
+    def _page(
+        self, url: str, *, engine: str | None = None, headers: Mapping[str, str], ca_file: str
+    ) -> Poller[ServerReading]:
+        return self._poll(
+            label_text(f"engine:{label_text(server_of(url))}"),
+            lambda: EngineSource(
+                url,
+                # Configured, it is that one; else the page says.
+                definitions=[known for known in ENGINES if engine in (None, known.name)],
+                headers=headers,
+                session=open_session(verify=ca_file or True),
+            ),
+            (url, engine, dict(headers), ca_file),
+            interval_seconds=self.configuration.engines_interval_seconds,
         )
 
     # --- discovery ---------------------------------------------------------------------------------
@@ -136,9 +191,13 @@ class Wiring:
         settings = self.configuration.discovery
         if not settings.processes.enabled:
             return None
-        return self.finder(ProcessSource(gpu_processes=gpu_processes, loaders={".gguf": load_gguf_config}))
+        return self._poll(
+            "processes",
+            lambda: ProcessSource(gpu_processes=gpu_processes, loaders={".gguf": load_gguf_config}),
+            interval_seconds=settings.interval_seconds,
+        )
 
-    def kubernetes(self) -> KubernetesSource | None:
+    def kubernetes(self) -> Poller[Discovery] | None:
         """Who looks for servers by their pods."""
         settings = self.configuration.discovery.kubernetes
         if not settings.enabled:
@@ -152,11 +211,12 @@ class Wiring:
             ),
         )
         node_name = os.environ.get(NODE_NAME_VARIABLE, "")
-        return KubernetesSource(node_name, rules, server=ApiServer.from_environment())
-
-    def finder(self, source: Source[Discovery]) -> Poller[Discovery]:
-        """At the pace of discovery."""
-        return self._poll(source, self.configuration.discovery.interval_seconds)
+        return self._poll(
+            "kubernetes",
+            lambda: KubernetesSource(node_name, rules, server=ApiServer.from_environment()),
+            rules,
+            interval_seconds=self.configuration.discovery.interval_seconds,
+        )
 
     def pod_resources(self) -> Poller[PodResourcesReading] | None:
         """The kubelet's list, if it may be read."""
@@ -166,23 +226,43 @@ class Wiring:
         # Here, since few may use it, and its HTTP/2 takes memory.
         from agent.discovery.pod_resources import PodResourcesSource
 
-        source = PodResourcesSource(settings.pod_resources.socket)
-        return self._poll(source, settings.interval_seconds)
+        return self._poll(
+            "pod_resources",
+            lambda: PodResourcesSource(settings.pod_resources.socket),
+            settings.pod_resources.socket,
+            interval_seconds=settings.interval_seconds,
+        )
+
+    # --- kept, or made -----------------------------------------------------------------------------
 
     def _poll(
-        self, source: Source[T], interval_seconds: float, deadline_seconds: float = PAGE_DEADLINE_SECONDS
+        self,
+        name: str,
+        make: Callable[[], Source[T]],
+        made_from: object = None,
+        *,
+        interval_seconds: float,
+        deadline_seconds: float = PAGE_DEADLINE_SECONDS,
     ) -> Poller[T]:
+        """Whatever polls the source of this name, if it is made from the same; else a new one."""
+        running = self.running.get(name)
+        if running is not None and running.made_from == made_from:
+            return running
         return Poller(
-            source, interval_seconds=interval_seconds, deadline_seconds=deadline_seconds, clock=self.clock
+            make(),
+            made_from=made_from,
+            interval_seconds=interval_seconds,
+            deadline_seconds=deadline_seconds,
+            clock=self.clock,
         )
 
     # --- the sampler -------------------------------------------------------------------------------
 
-    def settings(self) -> Settings:
+    def settings(self, node: str) -> Settings:
         """What the sampler must know beyond its sources."""
         configuration = self.configuration
         return Settings(
-            node=self.node,
+            node=node,
             interval_seconds=configuration.interval_seconds,
             engines_interval_seconds=configuration.engines_interval_seconds,
             window_seconds=configuration.window_seconds,
@@ -198,6 +278,24 @@ class Wiring:
             specs=tuple(_override(roof) for roof in configuration.roofs),
             objectives=configuration.slo.objectives,
         )
+
+
+def _monitored(
+    poller: Poller[ServerReading],
+    url: str,
+    *,
+    engine: str | None,
+    found: FoundServer | None = None,
+    on_this_node: bool = False,
+) -> MonitoredServer:
+    return MonitoredServer(
+        poller=poller,
+        server=label_text(server_of(url)),
+        url=url,
+        engine=engine or "unknown",
+        found=found,
+        on_this_node=on_this_node,
+    )
 
 
 def own_addresses(process: Path = Path("/proc/self")) -> tuple[str, ...]:

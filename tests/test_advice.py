@@ -19,7 +19,7 @@ from agent.assessment import Assessment, Span
 from agent.clock import ManualClock
 from agent.readings import ModelFacts, NodeReading, ServerReading
 from agent.roster import MonitoredServer, Roster
-from agent.sampler import Sampler, Settings
+from agent.sampler import Inputs, Sampler, Settings
 from agent.simulate.scenario import Engine, Gpu, Lengths, Scenario, Server, Traffic
 from agent.simulate.scenarios import BLOCKS_8B_SHARED, LLAMA_8B, SCENARIOS
 from agent.sources.base import Poller
@@ -364,7 +364,9 @@ def tensor_parallel(ranks: int, step_seconds: float) -> Assessment:
         model=ModelFacts(tensor_parallel=ranks),
     )
     sampler = Sampler(
-        settings=Settings(node="n"), clock=clock, nvml=nvml, roster=Roster(configured=[server], clock=clock)
+        Inputs(settings=Settings(node="n"), nvml=nvml),
+        roster=Roster(configured=[server], clock=clock),
+        clock=clock,
     )
     for second in range(60):
         clock.advance(1)

@@ -249,12 +249,12 @@ def test_a_found_server_is_shown_the_credentials_of_its_selector_and_no_others(
             ]
         }
     }
-    wiring = Wiring(Configuration.model_validate({"discovery": document}), ManualClock(), "node")
+    wiring = Wiring(Configuration.model_validate({"discovery": document}), ManualClock())
     with Listening() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/metrics"
-        found = wiring.found(FoundServer(url=url, credential=credential))
+        found = wiring.found(FoundServer(url=url, credential=credential), {})
         found.poller.poll()
         found.poller.close()
         server.shutdown()
@@ -266,10 +266,12 @@ def test_a_pod_that_is_not_told_its_node_says_so(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.delenv("NODE_NAME", raising=False)
     document = {"discovery": {"kubernetes": {"enabled": True}}}
-    wiring = Wiring(Configuration.model_validate(document), ManualClock(), "the-pod-s-own-host-name")
-    source = wiring.kubernetes()
-    assert source is not None
-    with closing(source), pytest.raises(SourceError, match=r"NODE_NAME is not set.*spec\.nodeName"):
+    finder = Wiring(Configuration.model_validate(document), ManualClock()).kubernetes()
+    assert finder is not None
+    with (
+        closing(finder.source) as source,
+        pytest.raises(SourceError, match=r"NODE_NAME is not set.*spec\.nodeName"),
+    ):
         source.read()
 
 

@@ -64,7 +64,7 @@ class Scene:
         self.roster = Roster(
             configured=[self._server(url) for url in configured],
             finders=self.finders,
-            open_server=lambda found: replace(self._server(found.url), found=found, on_this_node=True),
+            open_server=lambda found, _: replace(self._server(found.url), found=found, on_this_node=True),
             own_addresses=("10.0.0.9",),
             clock=self.clock,
         )

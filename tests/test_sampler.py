@@ -29,7 +29,7 @@ from agent.readings import (
     ServerReading,
 )
 from agent.roster import MonitoredServer, Roster
-from agent.sampler import Sampler, Settings
+from agent.sampler import Inputs, Sampler, Settings
 from agent.sources.base import Poller
 
 H100 = GpuReading(
@@ -92,11 +92,9 @@ class Bench:
             for source in sources
         ]
         self.sampler = Sampler(
-            settings=Settings(node="n", **given),
-            clock=self.clock,
-            nvml=self._nvml_poller,
+            Inputs(settings=Settings(node="n", **given), nvml=self._nvml_poller, node_labels=node_labels),
             roster=Roster(configured=self._servers, clock=self.clock),
-            node_labels=node_labels,
+            clock=self.clock,
         )
 
     def run(self, seconds: int, *, poll: bool = True) -> Assessment:

@@ -579,7 +579,7 @@ def test_a_browser_shows_the_status_page_without_complaint(told: Told, tmp_path:
         port=0,
         metrics=Renderer(lambda: assessment, clock=clock),
         latest=lambda: assessment,
-        configuration={},
+        configuration=dict,
         clock=clock,
     )
     server.start()

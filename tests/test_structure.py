@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.exposition",),
     ("agent.simulate",),
     ("agent.config",),
+    ("agent.difference", "agent.reloading"),
     ("agent.wiring",),
     ("agent.app",),
     ("agent.daemon", "agent.planning"),

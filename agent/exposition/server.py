@@ -22,7 +22,7 @@ import yaml
 from agent import __version__
 from agent.assessment import Assessment
 from agent.clock import Clock
-from agent.errors import AgentError
+from agent.errors import AgentError, ConfigurationError
 from agent.exposition.access import OPEN, Access
 from agent.exposition.authentication import Authenticator, BusyError
 from agent.exposition.json_view import assessment_document
@@ -41,7 +41,7 @@ REQUEST_SECONDS = 10.0
 HEALTH_PATHS = ("/-/healthy", "/-/ready")
 """For everybody: who restarts a sick agent has no password."""
 PATHS = ("/", "/metrics", "/api/v1/assessment", "/config", *HEALTH_PATHS)
-RELEASE_PATH = "/-/release-gpus"
+RELEASE_PATH, RELOAD_PATH = "/-/release-gpus", "/-/reload"
 RELEASE_SECONDS = (1.0, 86400.0)
 """The shortest and the longest release that may be asked for."""
 
@@ -83,20 +83,24 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+Reload = Callable[[str], str]
+"""Loads the configuration anew for who is named, and says what is different; raises `AgentError`."""
+
+
 def create_app(
     *,
     metrics: MetricsRenderer,
     latest: Callable[[], Assessment | None],
-    configuration: Mapping[str, Any],
+    configuration: Callable[[], Mapping[str, Any]],
     clock: Clock,
     access: Callable[[], Access] = lambda: OPEN,
+    reload: Reload | None = None,
 ) -> WSGIApplication:
     """The WSGI application. `configuration` is shown as it is: it must be redacted already.
 
-    `access` is asked at each request, since it may change.
+    It and `access` are asked at each request, since they may change.
     """
     page = StatusPage(version=__version__)
-    configuration_text = yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True).encode()
     routes: Mapping[str, Callable[[WSGIEnvironment], Answer]] = {
         "/": lambda request: Answer(
             body=page.render(
@@ -108,9 +112,13 @@ def create_app(
         ),
         "/metrics": lambda request: _metrics(metrics, request),
         "/api/v1/assessment": lambda _: _assessment(latest()),
-        "/config": lambda _: Answer(body=configuration_text),
+        "/config": lambda _: _configuration(configuration()),
         "/-/healthy": lambda _: _healthy(latest(), clock.monotonic()),
         "/-/ready": lambda _: _ready(latest()),
+    }
+    actions: Mapping[str, Callable[[WSGIEnvironment, Access], Answer]] = {
+        RELEASE_PATH: _release,
+        RELOAD_PATH: lambda request, _: _reload(request, reload),
     }
 
     def respond(request: WSGIEnvironment, access: Access) -> Answer:
@@ -121,11 +129,11 @@ def create_app(
         if refusal is None and path not in HEALTH_PATHS:
             refusal = _CLOSED if access.closed else _identify(request, access.authenticator)
         if refusal is None:
-            refusal = _refuse_method(request, "POST" if path == RELEASE_PATH else "GET, HEAD")
+            refusal = _refuse_method(request, "POST" if path in actions else "GET, HEAD")
         if refusal is not None:
             return refusal
-        if path == RELEASE_PATH:
-            return _release(request, access)
+        if path in actions:
+            return _refuse_action(request, access) or actions[path](request, access)
         route = routes.get(path)
         return _NOT_FOUND if route is None else route(request)
 
@@ -165,7 +173,12 @@ def _security_headers(style_source: str, added: Mapping[str, str]) -> list[tuple
 
 _NOT_FOUND = Answer(
     body="".join(
-        f"{line}\n" for line in ("no such page; there are:", *PATHS, f"{RELEASE_PATH} (only POST)")
+        f"{line}\n"
+        for line in (
+            "no such page; there are:",
+            *PATHS,
+            *(f"{path} (only POST)" for path in (RELEASE_PATH, RELOAD_PATH)),
+        )
     ).encode(),
     status="404 Not Found",
 )
@@ -227,8 +240,8 @@ def _refuse_method(request: WSGIEnvironment, allowed: str) -> Answer | None:
 # --- what is done on request -----------------------------------------------------------------------
 
 
-def _release(request: WSGIEnvironment, access: Access) -> Answer:
-    """Let go of the GPUs, for an authenticated user who means it."""
+def _refuse_action(request: WSGIEnvironment, access: Access) -> Answer | None:
+    """Only an authenticated user who means it may have something done, where that is switched on."""
     missing = [
         key
         for key, given in (
@@ -237,18 +250,35 @@ def _release(request: WSGIEnvironment, access: Access) -> Answer:
         )
         if given is None
     ]
-    if access.release is None or missing:
+    if missing:
         return _forbidden(f"this needs {' and '.join(missing)} in the configuration")
     # A browser sends a password that it knows along with a request that any page makes, and then says
     # where that page is from. No page of ours makes one, so that there is no good origin to compare with.
     if "HTTP_ORIGIN" in request or "HTTP_SEC_FETCH_SITE" in request:
         return _forbidden("this is not for browsers, where another page may ask in your name; use curl")
+    return None
+
+
+def _release(request: WSGIEnvironment, access: Access) -> Answer:
+    """Let go of the GPUs."""
+    assert access.release is not None  # else it was refused
     try:
         seconds = _parse_seconds(request.get("QUERY_STRING", ""))
     except ValueError as error:
         return Answer(body=f"{error}\n".encode(), status="400 Bad Request")
     done = access.release(seconds)
     log.warning("http: %s asked to let go of the GPUs: %s", request["REMOTE_USER"], done)
+    return Answer(body=f"{done}\n".encode())
+
+
+def _reload(request: WSGIEnvironment, reload: Reload | None) -> Answer:
+    """Load the configuration anew; what is wrong with it is the answer, a line each."""
+    if reload is None:
+        return Answer(body=b"there is nothing to reload\n", status="400 Bad Request")
+    try:
+        done = reload(f"POST by {request['REMOTE_USER']}")
+    except ConfigurationError as error:
+        return Answer(body=f"{error}\n".encode(), status="400 Bad Request")
     return Answer(body=f"{done}\n".encode())
 
 
@@ -278,6 +308,10 @@ def _metrics(metrics: MetricsRenderer, request: WSGIEnvironment) -> Answer:
     if rendered.content_encoding is not None:
         headers += (("Content-Encoding", rendered.content_encoding),)
     return Answer(body=rendered.body, content_type=rendered.content_type, headers=headers)
+
+
+def _configuration(configuration: Mapping[str, Any]) -> Answer:
+    return Answer(body=yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True).encode())
 
 
 def _assessment(assessment: Assessment | None) -> Answer:
@@ -322,14 +356,20 @@ class ExpositionServer:
         port: int,
         metrics: MetricsRenderer,
         latest: Callable[[], Assessment | None],
-        configuration: Mapping[str, Any],
+        configuration: Callable[[], Mapping[str, Any]],
         clock: Clock,
         access: Callable[[], Access] = lambda: OPEN,
+        reload: Reload | None = None,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
         self._host, self._port = host, port
         app = create_app(
-            metrics=metrics, latest=latest, configuration=configuration, clock=clock, access=access
+            metrics=metrics,
+            latest=latest,
+            configuration=configuration,
+            clock=clock,
+            access=access,
+            reload=reload,
         )
         self._server = Listener(host, port, app, access=access, request_seconds=request_seconds)
         self._watch_seconds = request_seconds / 10

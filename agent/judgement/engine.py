@@ -58,6 +58,8 @@ class EngineFacts:
     alone_on_gpu: bool = True
     max_num_seqs: int | None = None
     objectives: Mapping[str, Objective] = field(default_factory=dict)
+    met_before: Mapping[str, float] = field(default_factory=dict)
+    """Of each objective, what is to be added since its target was another one."""
 
     @property
     def compute_dtype(self) -> str | None:
@@ -191,7 +193,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
         agreement_ratio=_agreement(facts, traffic, work, attribution),
         step_line=line,
         weight_read_seconds=weights_seconds,
-        objectives=count_objectives(facts.totals, facts.objectives),
+        objectives=count_objectives(facts.totals, facts.objectives, facts.met_before),
         totals=facts.totals,
     )
 

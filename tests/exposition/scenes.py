@@ -24,7 +24,7 @@ from agent.readings import (
     ServerReading,
 )
 from agent.roster import MonitoredServer, Roster
-from agent.sampler import Sampler, Settings
+from agent.sampler import Inputs, Sampler, Settings
 from agent.sources.base import Poller
 
 T = TypeVar("T")
@@ -93,7 +93,9 @@ def observe(
         for index, (server, answer) in enumerate((servers or {}).items())
     ]
     sampler = Sampler(
-        settings=Settings(node=node), clock=clock, nvml=nvml, roster=Roster(configured=monitored, clock=clock)
+        Inputs(settings=Settings(node=node), nvml=nvml),
+        roster=Roster(configured=monitored, clock=clock),
+        clock=clock,
     )
     for second in range(seconds):
         clock.advance(1)

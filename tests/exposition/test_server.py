@@ -80,7 +80,7 @@ def ask(
     app = create_app(
         metrics=metrics or Page(),
         latest=lambda: assessment,
-        configuration=CONFIGURATION,
+        configuration=lambda: CONFIGURATION,
         clock=clock,
         access=lambda: access,
     )
@@ -225,7 +225,7 @@ def start(
         port=port,
         metrics=Page(),
         latest=lambda: assessment,
-        configuration=CONFIGURATION,
+        configuration=lambda: CONFIGURATION,
         clock=clock,
         access=access,
         request_seconds=request_seconds,

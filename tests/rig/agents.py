@@ -152,7 +152,7 @@ class RunningAgent:
             port=self.port,
             metrics=agent.renderer,
             latest=lambda: agent.sampler.latest,
-            configuration={},
+            configuration=dict,
             clock=self._clock,
         )
         server.start()

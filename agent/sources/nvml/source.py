@@ -36,6 +36,7 @@ class _Place:
 
     def __init__(self, clock: Clock) -> None:
         self.device: Device | None = None
+        self.gpm = True
         self.pause = Pause(clock)
         self.lost: GpuLost | None = None
         self.uuid: str | None = None
@@ -96,6 +97,10 @@ class NvmlSource:
             self._pause.end()
             self._failure = None
             return NodeReading(gpus=gpus, driver_version=self._driver_version)
+
+    def use_gpm(self, wanted: bool) -> None:
+        """Read profiling counters, or read none, from the next reading on."""
+        self._gpm = wanted
 
     def release(self, seconds: float) -> bool:
         """Let go of all GPUs for so long, so that they can be reset or divided; then read them again.
@@ -160,11 +165,14 @@ class NvmlSource:
         if place.lost is not None and place.pause.lasts:
             return (self._with_xids(place.lost),)
         try:
+            if place.device is not None and place.gpm != self._gpm:
+                place.close()
             if place.device is None:
+                place.gpm = self._gpm
                 place.device = Device(
                     index,
                     clock=self._clock,
-                    gpm=self._gpm,
+                    gpm=place.gpm,
                     xids=self._xids,
                     proc=self._proc,
                     driver_version=self._driver_version,
