@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent import __version__
@@ -24,6 +25,7 @@ from agent.errors import AgentError
 from agent.exposition.json_view import assessment_document
 from agent.exposition.text_view import render_text
 from agent.recovery import EXIT_RESTART, Remedy
+from agent.reloading import ConfigurationFile, Reloader
 from agent.simulate.scenarios import SCENARIOS
 
 if TYPE_CHECKING:  # the daemon on a real node never loads the simulator
@@ -41,18 +43,24 @@ REMEDIES: Mapping[Remedy, str] = {
 def run(options: argparse.Namespace) -> int:
     """Watch this node until stopped. Gives the exit status."""
     _share_one_heap()
-    agent = Agent(load_configuration(options.config))
+    file = ConfigurationFile(options.config) if options.config is not None else None
+    configuration, loaded = file.load() if file is not None else (Configuration(), None)
+    agent = Agent(configuration)
+    reloader = Reloader(file, agent, loaded=loaded)
     stop = _stop_signal()
+    signal.signal(signal.SIGHUP, lambda *_: reloader.ask("SIGHUP"))
     _say_on_signal(signal.SIGUSR1, agent.release_gpus)
     _say_on_signal(signal.SIGUSR2, agent.reacquire_gpus)
     remedy = None
     try:
-        agent.start()
+        agent.start(reload=reloader.reload)
+        reloader.start()
         # In one write: other threads log to the same stream.
         sys.stderr.write(f"roofline-agent {__version__} answers on port {agent.port}\n")
         while not stop.wait(REMEDY_SECONDS) and remedy is None:
             remedy = agent.remedy()
     finally:
+        reloader.close()
         agent.close()
     if remedy is None:
         return 0
@@ -67,20 +75,24 @@ def demo(options: argparse.Namespace) -> int:
     from agent.simulate.node import SimulatedNode
 
     scenario = SCENARIOS[options.scenario]
-    configuration = load_configuration(options.config)
+    load_configuration(options.config)  # what is wrong with it is said before anything runs
     clock = SystemClock()
     stop = _stop_signal()
     node = SimulatedNode(scenario, clock=clock)
     node.start()
-    agent = None
+    agent = reloader = None
     try:
-        agent = Agent(
-            simulated_configuration(configuration, node),
-            clock=clock,
-            nvml=node.nvml,
-            node="simulated-node",
-        )
-        agent.start()
+        file = None
+        configuration, loaded = simulated_configuration(Configuration(), node), None
+        if options.config is not None:
+            file = ConfigurationFile(options.config, complete=partial(simulated_configuration, node=node))
+            configuration, loaded = file.load()
+        agent = Agent(configuration, clock=clock, nvml=node.nvml, node="simulated-node")
+        reloader = Reloader(file, agent, loaded=loaded)
+        if file is not None:  # else it ends the demo, as of other programs in a terminal that is closed
+            signal.signal(signal.SIGHUP, lambda *_: reloader.ask("SIGHUP"))
+        agent.start(reload=reloader.reload)
+        reloader.start()
         host = configuration.web.host
         base = f"http://{'localhost' if host == '0.0.0.0' else host}:{agent.port}"  # noqa: S104 - a comparison
         print(f"Simulated node: {scenario.name}")
@@ -95,6 +107,8 @@ def demo(options: argparse.Namespace) -> int:
         print("The first window fills within half a minute. Ctrl-C ends it.", flush=True)
         stop.wait()
     finally:
+        if reloader is not None:
+            reloader.close()
         if agent is not None:
             agent.close()
         node.close()

@@ -1313,11 +1313,18 @@ HEALTH_METRICS: tuple[Metric, ...] = (
         read=lambda a: (((), a.at_unix_seconds),),
     ),
     Metric(
+        name="config_last_reload_successful",
+        kind="gauge",
+        help="1 if the configuration that was last to be loaded is in force, 0 if it was refused.",
+        origin="agent",
+        read=lambda a: (((), float(not a.configuration.problems)),),
+    ),
+    Metric(
         name="config_last_reload_success_timestamp_seconds",
         kind="gauge",
         help="Unix time at which the configuration in force was loaded.",
         origin="agent",
-        read=lambda a: (((), a.started_unix_seconds),),
+        read=lambda a: (((), a.configuration.loaded_unix_seconds),),
     ),
     Metric(
         name="build_info",

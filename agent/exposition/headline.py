@@ -95,6 +95,7 @@ def notes(assessment: Assessment) -> tuple[str, ...]:
         for source in assessment.sources
         if isinstance(source.outcome, Failed) and source.outcome.message not in down
     ]
+    found += assessment.configuration.notes
     return tuple(note if note.endswith((".", "?", "!")) else f"{note}." for note in found)
 
 

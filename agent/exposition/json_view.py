@@ -42,6 +42,7 @@ def assessment_document(assessment: Assessment) -> dict[str, Any]:
             assessment,
             "node at_unix_seconds started_unix_seconds interval_seconds driver_version",
         ),
+        "configuration": _fields(assessment.configuration, "loaded_unix_seconds problems"),
         "headline": " ".join(clause.text + clause.mark for clause in headline(assessment)),
         "notes": list(notes(assessment)),
         "advice": [_advice(advice) for advice in advise_node(assessment)],

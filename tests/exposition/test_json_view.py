@@ -23,7 +23,7 @@ every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES.keys(
 TOP = {
     *("schema_version", "node", "at_unix_seconds", "started_unix_seconds", "interval_seconds"),
     *("driver_version", "headline", "notes", "advice", "gpus", "engines", "sources"),
-    *("allocations", "tiers", "unclear"),
+    *("allocations", "tiers", "unclear", "configuration"),
 }
 ADVICE = {
     *("kind", "engines", "gpus", "title", "reason", "evidence", "wrong_when", "after", "expected"),
