@@ -20,16 +20,16 @@ def render_recordings() -> str:
         {"name": group.name, **_interval(group.interval), "rules": [_recording(rule) for rule in group.rules]}
         for group in RECORDINGS
     ]
-    return _HEAD.format(module="rules/recordings.py") + _yaml({"groups": groups})
+    return _HEAD.format(module="rules/recordings.py") + dump_yaml({"groups": groups})
 
 
 def render_alerts() -> str:
     """The file of alerting rules."""
     groups = [
-        {"name": name, **_interval(INTERVALS.get(name)), "rules": [_alert(alert) for alert in alerts]}
+        {"name": name, **_interval(INTERVALS.get(name)), "rules": [rule_of(alert) for alert in alerts]}
         for name, alerts in groupby(ALERTS, key=lambda alert: alert.group)
     ]
-    return _HEAD.format(module="rules/alerts.py") + _yaml({"groups": groups})
+    return _HEAD.format(module="rules/alerts.py") + dump_yaml({"groups": groups})
 
 
 def _interval(interval: str | None) -> dict[str, str]:
@@ -41,7 +41,8 @@ def _recording(rule: Recording) -> dict[str, Any]:
     return {"record": rule.record, "expr": rule.expr, **labels}
 
 
-def _alert(alert: Alert) -> dict[str, Any]:
+def rule_of(alert: Alert) -> dict[str, Any]:
+    """An alert as Prometheus reads it."""
     return {
         "alert": alert.name,
         "expr": alert.expression,
@@ -70,7 +71,8 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def _yaml(document: dict[str, Any]) -> str:
+def dump_yaml(document: dict[str, Any]) -> str:
+    """As people write it: texts of several lines as such, keys in their order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
