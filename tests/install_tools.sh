@@ -6,6 +6,7 @@ set -euo pipefail
 declare -A package=(
   [promtool]=prometheus [prometheus]=prometheus
   [victoria-metrics]=victoria-metrics [vmalert]=victoria-metrics
+  [prometheus-node-exporter]=prometheus-node-exporter [openssl]=openssl
   [prometheus-alertmanager]=prometheus-alertmanager [amtool]=prometheus-alertmanager
   [node]=nodejs [npm]=npm
   [chromium]=chromium [cc]=gcc

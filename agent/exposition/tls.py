@@ -67,9 +67,6 @@ CURVES: Mapping[str, str] = {
     "CurveP521": "secp521r1",
 }
 
-MAX_SESSIONS = 256
-"""What OpenSSL remembers of clients that take no tickets, which Python cannot tell it not to."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tls:
@@ -78,11 +75,6 @@ class Tls:
     context: ssl.SSLContext
     asks_for_certificate: bool
     allowed_sans: frozenset[str] | None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether so many sessions are remembered that another context is due."""
-        return int(self.context.session_stats()["number"]) > MAX_SESSIONS
 
     def admits(self, connection: ssl.SSLSocket) -> bool:
         """Whether the certificate, which is verified already, is for a name that is allowed."""
@@ -126,7 +118,9 @@ def load_tls(server: TlsServer, origin: Path) -> Tls:
     context.verify_mode = mode
     # A certificate that is in client_ca is trusted whether or not it signed itself, as in Go.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # A session that is resumed skips the certificate, which may have expired since. Prometheus resumes none.
+    # A session that is resumed skips the certificate, which may have expired since. Prometheus resumes none,
+    # and of connections that are closed without a goodbye, as ours are, OpenSSL remembers nothing itself.
+    context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     sans = server.client_allowed_sans
     return Tls(

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -60,7 +61,16 @@ def _check_header(value: str) -> str:
     return value
 
 
-HeaderValue = Annotated[str, AfterValidator(_check_header)]
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise ValueError("must have a value, or be left out")
+    return value
+
+
+HeaderValue = Annotated[
+    str, BeforeValidator(lambda value: "" if value is None else value), AfterValidator(_check_header)
+]
+NotNull = BeforeValidator(_not_null)
 
 
 class WebSection(BaseModel):
@@ -83,8 +93,12 @@ class Headers(WebSection):
 
     content_security_policy: HeaderValue = Field(default="", alias="Content-Security-Policy")
     strict_transport_security: HeaderValue = Field(default="", alias="Strict-Transport-Security")
-    content_type_options: Literal["nosniff"] | None = Field(default=None, alias="X-Content-Type-Options")
-    frame_options: Literal["deny", "sameorigin"] | None = Field(default=None, alias="X-Frame-Options")
+    content_type_options: Annotated[Literal["nosniff"] | None, NotNull] = Field(
+        default=None, alias="X-Content-Type-Options"
+    )
+    frame_options: Annotated[Literal["deny", "sameorigin"] | None, NotNull] = Field(
+        default=None, alias="X-Frame-Options"
+    )
     xss_protection: HeaderValue = Field(default="", alias="X-XSS-Protection")
 
 
@@ -121,8 +135,8 @@ class TlsServer(WebSection):
     def _verified(cls, value: str) -> str:
         if value in UNVERIFIED:
             raise ValueError(
-                f"{value} takes certificates that nobody verifies, which this server cannot do; "
-                "RequireAndVerifyClientCert or VerifyClientCertIfGiven verify them"
+                f"is {value}, which takes certificates that nobody verifies, and this server cannot: "
+                "RequireAndVerifyClientCert and VerifyClientCertIfGiven verify them"
             )
         if value and value not in CLIENT_AUTHENTICATION:
             raise ValueError(f"must be one of {', '.join(CLIENT_AUTHENTICATION)}")

@@ -64,30 +64,27 @@ class WebFile:
         return self._access
 
     def _look(self) -> None:
-        tls = self._access.tls
-        if not self._access.closed and self._digest == self._digest_now() and not (tls and tls.is_full):
+        if not self._access.closed and self._digest == self._digest_now():
             return
         try:
-            changed = self._take_over()
+            self._take_over()
         except ConfigurationError as error:
             self._access = replace(self._access, closed=True)
             if str(error) != self._problem:
                 self._problem = str(error)
                 log.error("http: all pages but the health ones are closed until this is mended: %s", error)
             return
-        if self._problem is not None or changed:
-            log.info("http: %s is taken over", self._path)
+        log.info("http: %s is taken over", self._path)
         self._problem = None
 
-    def _take_over(self) -> bool:
-        """Make what the file says hold; whether it says something else than before."""
+    def _take_over(self) -> None:
+        """Make what the file says hold."""
         before = self._configuration
         digest = self._digest_now()  # first: what changes meanwhile is seen next time
         configuration = self._load(self._path)
         section = configuration.tls
         tls = load_tls(section, self._path) if section is not None else None
         self._refuse_less(configuration, tls)
-        changed = before is None or digest != self._digest
         self._configuration = configuration
         # What it names may be other files than before.
         self._digest = digest if before is not None and section == before.tls else self._digest_now()
@@ -98,7 +95,6 @@ class WebFile:
             limiter=self._limiter(configuration, before),
             tls=tls,
         )
-        return changed
 
     def _refuse_less(self, configuration: WebConfiguration, tls: Tls | None) -> None:
         """A file that is half written asks for nothing. To let go of what guards takes a restart."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import yaml
 
 from agent.clock import SystemClock
 from agent.config import load_web_configuration
+from agent.exposition.tls import CIPHERS, CURVES, parse_duration
 from agent.exposition.web_file import WebFile
 from tests.exposition.test_server import start
 from tests.web.certificates import Authority, Pair
@@ -115,3 +116,180 @@ def test_who_speaks_plain_http_to_it_is_told(directory: Path, server: Pair) -> N
         answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
     assert answer.status_code == 400
     assert answer.text == "this port speaks only HTTPS\n"
+
+
+# --- versions, ciphers, curves ---------------------------------------------------------------------
+
+OLD = [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1]
+
+
+@pytest.mark.parametrize("floor", ["TLS10", "TLS11", "TLS12", None])
+@pytest.mark.parametrize("version", OLD, ids=["TLS 1.0", "TLS 1.1"])
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_old_versions_are_refused_whatever_the_minimum(
+    directory: Path, server: Pair, version: ssl.TLSVersion, floor: str | None
+) -> None:
+    with serving(directory, {"min_version": floor}) as port:
+        with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
+            shake_hands(port, version=version)
+        assert shake_hands(port, version=ssl.TLSVersion.TLSv1_2)[0] == "TLSv1.2"
+
+
+def test_only_versions_between_both_bounds_are_spoken(directory: Path, server: Pair) -> None:
+    with serving(directory, {"min_version": "TLS13"}) as port:
+        assert shake_hands(port)[0] == "TLSv1.3"
+        with pytest.raises(ssl.SSLError, match=r"(?i)protocol.version"):
+            shake_hands(port, version=ssl.TLSVersion.TLSv1_2)
+    with serving(directory, {"max_version": "TLS12"}) as port:
+        assert shake_hands(port)[0] == "TLSv1.2"
+
+
+def test_only_ciphers_that_are_named_are_spoken(directory: Path, server: Pair) -> None:
+    named = ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"]
+    with serving(directory, {"cipher_suites": named}) as port:
+        old = ssl.TLSVersion.TLSv1_2
+        assert shake_hands(port, version=old)[1] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+        assert shake_hands(port, version=old, ciphers="ECDHE+CHACHA20")[1] == "ECDHE-ECDSA-CHACHA20-POLY1305"
+        with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
+            shake_hands(port, version=old, ciphers="ECDHE-ECDSA-AES128-GCM-SHA256")
+        assert shake_hands(port)[0] == "TLSv1.3"
+
+
+def test_ciphers_of_the_newest_version_alone_leave_only_that(directory: Path, server: Pair) -> None:
+    with serving(directory, {"cipher_suites": ["TLS_AES_128_GCM_SHA256"]}) as port:
+        with pytest.raises(ssl.SSLError):
+            shake_hands(port, version=ssl.TLSVersion.TLSv1_2)
+        assert shake_hands(port)[0] == "TLSv1.3"
+
+
+def test_the_server_chooses_the_cipher_unless_told_otherwise(directory: Path, server: Pair) -> None:
+    named = ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]
+    wish = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
+    for prefer, chosen in ((True, "AES256"), (False, "AES128")):
+        settings = {"cipher_suites": named, "prefer_server_cipher_suites": prefer}
+        with serving(directory, settings) as port:
+            assert chosen in shake_hands(port, version=ssl.TLSVersion.TLSv1_2, ciphers=wish)[1]
+
+
+def test_every_name_of_a_cipher_is_known_to_openssl() -> None:
+    for name in CIPHERS.values():
+        if name is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.set_ciphers(name)
+            assert name in {cipher["name"] for cipher in context.get_ciphers()}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_only_the_curve_that_is_named_is_spoken(directory: Path, server: Pair, curve: str) -> None:
+    with serving(directory, {"curve_preferences": [curve]}) as port:
+        assert shake_hands(port, curve=CURVES[curve])[0] == "TLSv1.3"
+        with pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"):
+            shake_hands(port, curve=next(name for key, name in CURVES.items() if key != curve))
+
+
+# --- certificates of clients -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
+def test_a_required_certificate_is_verified(
+    directory: Path, authority: Authority, server: Pair, client: Pair, stranger: Pair, version: str
+) -> None:
+    asks = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "authority.crt"}
+    with serving(directory, {**asks, "max_version": version}) as port:
+        assert get(port, authority, client).status_code == 200
+        for other in (None, stranger):
+            with pytest.raises(requests.ConnectionError):
+                get(port, authority, other)
+
+
+def test_an_optional_certificate_is_verified_if_there_is_one(
+    directory: Path, authority: Authority, server: Pair, client: Pair, stranger: Pair
+) -> None:
+    text = authority.certificate.read_text()
+    with serving(directory, {"client_auth_type": "VerifyClientCertIfGiven", "client_ca": text}) as port:
+        assert get(port, authority).status_code == 200
+        assert get(port, authority, client).status_code == 200
+        with pytest.raises(requests.ConnectionError):
+            get(port, authority, stranger)
+
+
+def test_without_authorities_no_private_one_is_believed(
+    directory: Path, authority: Authority, server: Pair, client: Pair
+) -> None:
+    with (
+        serving(directory, {"client_auth_type": "RequireAndVerifyClientCert"}) as port,
+        pytest.raises(requests.ConnectionError),
+    ):
+        get(port, authority, client)
+
+
+@pytest.mark.parametrize("version", ["TLS12", "TLS13"])
+@pytest.mark.parametrize(
+    ("allowed", "comes_in"),
+    [
+        (["prometheus"], True),
+        (["other", "2001:db8::1"], True),
+        (["spiffe://a/b"], True),
+        (["a@b.c"], True),
+        (["Prometheus"], False),
+        (["client"], False),  # the common name is no alternative name
+        ([], False),
+    ],
+)
+def test_only_names_that_are_allowed_come_in(
+    directory: Path,
+    authority: Authority,
+    server: Pair,
+    client: Pair,
+    allowed: list[str],
+    comes_in: bool,
+    version: str,
+) -> None:
+    asks = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "authority.crt"}
+    with serving(directory, {**asks, "client_allowed_sans": allowed, "max_version": version}) as port:
+        if comes_in:
+            assert get(port, authority, client).status_code == 200
+        else:
+            with pytest.raises(requests.ConnectionError):
+                get(port, authority, client)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("tickets", [True, False], ids=["tickets", "no tickets"])
+def test_no_session_is_resumed_past_the_certificate(
+    directory: Path, server: Pair, version: ssl.TLSVersion, tickets: bool
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = version
+    if not tickets:
+        context.options |= ssl.OP_NO_TICKET
+    session: ssl.SSLSession | None = None
+    with serving(directory, {}) as port:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+                secured = context.wrap_socket(plain, session=session)
+                secured.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+                assert secured.recv(65536)
+                assert not secured.session_reused
+                session = secured.session
+                with suppress(OSError):
+                    secured.unwrap()
+                secured.close()
+
+
+# --- durations -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("100ms", 0.1), ("1m30s", 90), ("1.5h", 5400), ("3us", 3e-6), (".5s", 0.5)],
+)
+def test_durations_are_read_as_go_writes_them(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1 s", "s", "1x", "-1s", "1s30"])
+def test_other_durations_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="duration with its unit"):
+        parse_duration(text)
