@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -73,6 +75,25 @@ class Scene:
         source = self.opened[url] = Server(f"engine:{url}")
         poller = Poller(source, interval_seconds=5, deadline_seconds=10, clock=self.clock)
         return MonitoredServer(poller=poller, server=url.split("/")[2], url=url)
+
+    def adopt(self, *configured: str, finders: list[Poller[Discovery]] | None = None) -> None:
+        """Another configuration: these servers are listed, kept where they run, and these finders look."""
+        running = {server.url: server for server in self.roster.servers}
+        self.roster.adopt(
+            configured=[
+                replace(running[url], found=None) if url in running else self._server(url)
+                for url in configured
+            ],
+            finders=self.finders if finders is None else finders,
+            open_server=self._open_or_keep,
+        )
+
+    def _open_or_keep(self, found: FoundServer, running: Mapping[str, Poller[Any]]) -> MonitoredServer:
+        server = self._server(found.url) if f"engine:{found.url}" not in running else None
+        if server is None:
+            poller = running[f"engine:{found.url}"]
+            server = MonitoredServer(poller=poller, server=found.url.split("/")[2], url=found.url)
+        return replace(server, found=found, on_this_node=True)
 
     def look(self, *, after: float = 10.0) -> dict[str, MonitoredServer]:
         """The servers, by their label, after both finders looked again."""
@@ -228,3 +249,74 @@ def test_a_server_found_later_is_read_on_a_thread_of_its_own() -> None:
             break
         threading.Event().wait(0.01)
     assert source.closed  # by its own thread, without anyone waiting for it
+
+
+# --- another configuration -------------------------------------------------------------------------
+
+ONE = "http://127.0.0.1:8000/metrics"
+
+
+def test_a_server_that_is_listed_no_longer_and_found_keeps_its_poller() -> None:
+    scene = Scene(ONE)
+    scene.processes.servers = (process(ONE),)
+    listed = scene.look()["127.0.0.1:8000"]
+    scene.adopt()
+    (found,) = scene.roster.servers
+    assert found.poller is listed.poller
+    assert not scene.opened[ONE].closed
+    scene.adopt(ONE)
+    (again,) = scene.roster.servers
+    assert again.poller is listed.poller
+    assert again.found is not None
+    assert len(scene.opened) == 1
+
+
+def test_a_server_that_is_listed_no_longer_and_not_found_ends() -> None:
+    scene = Scene(ONE, "http://127.0.0.1:8001/metrics")
+    scene.look()
+    scene.adopt("http://127.0.0.1:8001/metrics")
+    assert [server.server for server in scene.roster.servers] == ["127.0.0.1:8001"]
+    assert scene.opened[ONE].closed
+
+
+def test_what_new_rules_do_not_find_leaves_when_they_have_looked_and_not_before() -> None:
+    scene = Scene()
+    other = "http://127.0.0.1:8001/metrics"
+    scene.pods.servers = (process(ONE), process(other))
+    assert list(scene.look()) == ["127.0.0.1:8000", "127.0.0.1:8001"]
+    kept = scene.roster.servers[0].poller
+    anew = Finder("kubernetes")
+    anew.servers = (process(ONE),)
+    finder = Poller(anew, interval_seconds=10, deadline_seconds=10, clock=scene.clock)
+    scene.adopt(finders=[scene.finders[0], finder])
+    assert [server.gone for server in scene.roster.update()] == [False, False]
+    finder.poll()
+    (server,) = scene.roster.update()
+    assert server.poller is kept
+    assert scene.opened[other].closed
+
+
+def test_new_rules_that_cannot_look_end_nothing() -> None:
+    scene = Scene()
+    scene.pods.servers = (process(ONE),)
+    scene.look()
+    anew = Finder("kubernetes")
+    anew.servers = None
+    finder = Poller(anew, interval_seconds=10, deadline_seconds=10, clock=scene.clock)
+    scene.adopt(finders=[scene.finders[0], finder])
+    finder.poll()
+    (server,) = scene.roster.update()
+    assert not scene.opened[ONE].closed
+    anew.servers = (process(ONE),)
+    finder.poll()
+    assert [one.poller for one in scene.roster.update()] == [server.poller]
+    assert [one.gone for one in scene.roster.update()] == [False]
+
+
+def test_what_nobody_looks_for_any_more_ends_at_once() -> None:
+    scene = Scene()
+    scene.processes.servers = (process(ONE),)
+    scene.look()
+    scene.adopt(finders=[])
+    assert scene.roster.servers == ()
+    assert scene.opened[ONE].closed

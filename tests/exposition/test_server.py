@@ -21,7 +21,7 @@ import yaml
 
 from agent.assessment import Assessment
 from agent.clock import ManualClock
-from agent.errors import AgentError
+from agent.errors import AgentError, ConfigurationError
 from agent.exposition.access import OPEN, Access
 from agent.exposition.authentication import MAX_CHECKS, Authenticator
 from agent.exposition.listener import MAX_HEADER_BYTES, WORKERS
@@ -29,6 +29,7 @@ from agent.exposition.server import (
     HEALTH_PATHS,
     PATHS,
     RELEASE_PATH,
+    RELOAD_PATH,
     ExpositionServer,
     create_app,
 )
@@ -168,7 +169,11 @@ def test_unknown_path_lists_the_known_ones_and_repeats_nothing() -> None:
     reply = ask("/nowhere<b>")
     assert reply.status.startswith("404")
     assert "nowhere" not in reply.text
-    assert reply.text.splitlines()[1:] == [*PATHS, "/-/release-gpus (only POST)"]
+    assert reply.text.splitlines()[1:] == [
+        *PATHS,
+        "/-/release-gpus (only POST)",
+        "/-/reload (only POST)",
+    ]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
@@ -217,6 +222,7 @@ def start(
     *,
     port: int = 0,
     access: Callable[[], Access] = lambda: OPEN,
+    reload: Callable[[str], str] | None = None,
     request_seconds: float = 10.0,
 ) -> ExpositionServer:
     clock = ManualClock(monotonic_seconds=assessment.at_seconds if assessment is not None else 0.0)
@@ -228,6 +234,7 @@ def start(
         configuration=lambda: CONFIGURATION,
         clock=clock,
         access=access,
+        reload=reload,
         request_seconds=request_seconds,
     )
     server.start()
@@ -417,11 +424,13 @@ ALICE = basic("alice", "wonderland")
 def guarded(
     check: Callable[[bytes, bytes], bool],
     release: Callable[[float | None], str] | None = None,
+    reload: Callable[[str], str] | None = None,
 ) -> Iterator[ExpositionServer]:
     access = Access(authenticator=Authenticator(USERS, check=check), release=release)
     server = start(
         scenes.memory_bound(),
         access=lambda: access,
+        reload=reload,
     )
     try:
         yield server
@@ -644,6 +653,65 @@ def test_what_is_no_plain_post_of_a_user_releases_nothing(
     assert reply.status == status
     assert reply.headers["Allow"] == ("POST" if status == 405 else None)
     assert release.asked == []
+
+
+def test_a_reload_says_what_is_different_and_for_whom_it_was() -> None:
+    asked: list[str] = []
+
+    def reload(who: str) -> str:
+        asked.append(who)
+        return "prices"
+
+    with guarded(Checker(), Releasing(), reload) as server:
+        reply, text = request(server, RELOAD_PATH, method="POST", Authorization=ALICE)
+    assert (reply.status, text) == (200, "prices\n")
+    assert asked == ["POST by alice"]
+
+
+def test_a_reload_that_is_refused_says_all_that_is_wrong() -> None:
+    def reload(who: str) -> str:
+        raise ConfigurationError("agent.yaml", ("interval_seconds: must be a number", "web: unknown key"))
+
+    with guarded(Checker(), Releasing(), reload) as server:
+        reply, text = request(server, RELOAD_PATH, method="POST", Authorization=ALICE)
+    assert reply.status == 400
+    assert text.splitlines() == [
+        "agent.yaml: interval_seconds: must be a number",
+        "agent.yaml: web: unknown key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lifecycle", "users", "method", "headers", "status"),
+    [
+        (True, True, "GET", {}, 405),
+        (True, True, "POST", {"Origin": "http://elsewhere"}, 403),
+        (True, True, "POST", {"Authorization": basic("alice", "wrong")}, 401),
+        (False, True, "POST", {}, 403),
+        (True, False, "POST", {}, 403),
+        (False, False, "POST", {}, 403),
+    ],
+)
+def test_nobody_reloads_who_may_not(
+    lifecycle: bool, users: bool, method: str, headers: dict[str, str], status: int
+) -> None:
+    access = Access(
+        authenticator=Authenticator(USERS, check=Checker()) if users else None,
+        release=Releasing() if lifecycle else None,
+    )
+    asked: list[str] = []
+
+    def reload(who: str) -> str:
+        asked.append(who)
+        return "done"
+
+    server = start(access=lambda: access, reload=reload)
+    try:
+        reply = fetch(server, RELOAD_PATH, method=method, **{"Authorization": ALICE, **headers})
+    finally:
+        server.close()
+    assert reply.status == status
+    assert asked == []
 
 
 # --- a browser -------------------------------------------------------------------------------------
