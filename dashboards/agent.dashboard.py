@@ -17,6 +17,7 @@ from dashboards.panels import (
 from dashboards.queries import metric
 from dashboards.units import RATIO, SECONDS
 from dashboards.variables import variables
+from rules import thresholds
 
 up = metric("up")
 source_up = metric("source_up")
@@ -37,8 +38,6 @@ scrape_duration = metric("scrape_duration_seconds")
 UP = names({0: ("down", "red"), 1: ("up", "green")})
 STALE_SECONDS = 90
 """Three of the slowest source's intervals, a dcgm-exporter's 30 s."""
-CPU_BUDGET_RATIO = 0.01
-MEMORY_BUDGET_BYTES = 60 * 2**20
 
 dashboard = board(
     "agent",
@@ -91,7 +90,9 @@ dashboard = board(
                 "The budget is 1 % of a core for 8 GPUs and 8 engines. Above it: raise "
                 "engines_interval_seconds, and report what it watches."
             ),
-            thresholds=steps("green", (CPU_BUDGET_RATIO, "orange"), (10 * CPU_BUDGET_RATIO, "red")),
+            thresholds=steps(
+                "green", (thresholds.BUDGET_CORES, "orange"), (10 * thresholds.BUDGET_CORES, "red")
+            ),
             sparkline=True,
             decimals=2,
         ),
@@ -103,7 +104,9 @@ dashboard = board(
                 "The budget is 60 MiB for 8 GPUs and 8 engines. If it climbs for hours: restart the agent, "
                 "and report it with the number of engines that came and went."
             ),
-            thresholds=steps("green", (MEMORY_BUDGET_BYTES, "orange"), (2 * MEMORY_BUDGET_BYTES, "red")),
+            thresholds=steps(
+                "green", (thresholds.BUDGET_BYTES, "orange"), (2 * thresholds.BUDGET_BYTES, "red")
+            ),
             sparkline=True,
         ),
     ),
@@ -111,25 +114,25 @@ dashboard = board(
         "Agents",
         table(
             "Agents",
-            Column("Up", f"max by (instance) ({up.where()})", mappings=[UP]),
+            Column("Up", f"max by (cluster, instance) ({up.where()})", mappings=[UP]),
             Column(
                 "Behind",
-                f"max by (instance) ({assessed_at.age()})",
+                f"max by (cluster, instance) ({assessed_at.behind()})",
                 unit=SECONDS,
-                thresholds=steps("green", (30, "red")),
+                thresholds=steps("green", (thresholds.STALE_SECONDS.value, "red")),
             ),
-            Column("Running for", f"max by (instance) ({started_at.age()})", unit=SECONDS),
+            Column("Running for", f"max by (cluster, instance) ({started_at.age()})", unit=SECONDS),
             Column(
                 "CPU",
-                f"max by (instance) ({cpu.rate()})",
+                f"max by (cluster, instance) ({cpu.rate()})",
                 unit=RATIO,
-                thresholds=steps("green", (CPU_BUDGET_RATIO, "orange")),
+                thresholds=steps("green", (thresholds.BUDGET_CORES, "orange")),
                 decimals=2,
             ),
-            Column("Memory", f"max by (instance) ({memory.where()})", unit=memory.unit),
-            Column("Series", f"max by (instance) ({samples.where()})"),
-            Column("Scrape", f"max by (instance) ({scrape_duration.where()})", unit=SECONDS),
-            labels={"instance": "Agent"},
+            Column("Memory", f"max by (cluster, instance) ({memory.where()})", unit=memory.unit),
+            Column("Series", f"max by (cluster, instance) ({samples.where()})"),
+            Column("Scrape", f"max by (cluster, instance) ({scrape_duration.where()})", unit=SECONDS),
+            labels={"instance": "Agent", "cluster": "Cluster"},
             sort_by="Up",
             descending=False,
             description="Every agent that Prometheus knows, the sick ones first. One that is up and behind "
@@ -154,7 +157,7 @@ dashboard = board(
         "Sources",
         state_timeline(
             "Sources",
-            Query(f"max by (instance, source) ({source_up.where()})", "{{instance}} {{source}}"),
+            Query(f"max by (cluster, instance, source) ({source_up.where()})", "{{instance}} {{source}}"),
             mappings=[UP],
             description=source_up.tells(
                 "A source that comes and goes is slow or restarts; one that stays down is misconfigured or "
@@ -164,7 +167,7 @@ dashboard = board(
         time_series(
             "Failed reads by reason",
             Query(
-                f"sum by (instance, source, reason) ({failures.rate()}) > 0",
+                f"sum by (cluster, instance, source, reason) ({failures.rate()}) > 0",
                 "{{instance}} {{source}}: {{reason}}",
             ),
             unit=failures.rate_unit,
@@ -175,7 +178,7 @@ dashboard = board(
         ),
         time_series(
             "Freshness",
-            Query(f"max by (instance, source) ({sample_age.where()})", "{{instance}} {{source}}"),
+            Query(f"max by (cluster, instance, source) ({sample_age.where()})", "{{instance}} {{source}}"),
             unit=SECONDS,
             description=sample_age.tells(
                 "A saw-tooth up to the source's interval is right. A slope is a source that hangs: its "
@@ -186,7 +189,7 @@ dashboard = board(
         ),
         time_series(
             "Time to read a source",
-            Query(f"max by (instance, source) ({read_duration.where()})", "{{instance}} {{source}}"),
+            Query(f"max by (cluster, instance, source) ({read_duration.where()})", "{{instance}} {{source}}"),
             unit=read_duration.unit,
             description=read_duration.tells(
                 "An engine's page that takes 100 ms is rendered in its own event loop: read it less often, "
@@ -203,7 +206,7 @@ dashboard = board(
             description=cpu.tells(
                 "Share of one core; the line is the budget. Many engines or a short interval cost most."
             ),
-            thresholds=steps("green", (CPU_BUDGET_RATIO, "orange")),
+            thresholds=steps("green", (thresholds.BUDGET_CORES, "orange")),
             lines_at_thresholds=True,
             width=8,
         ),
@@ -214,7 +217,7 @@ dashboard = board(
             description=memory.tells(
                 "The line is the budget. A climb without end is a leak: report it with a copy of /metrics."
             ),
-            thresholds=steps("green", (MEMORY_BUDGET_BYTES, "orange")),
+            thresholds=steps("green", (thresholds.BUDGET_BYTES, "orange")),
             lines_at_thresholds=True,
             width=8,
         ),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dashboards.queries import regex_matcher
 from rules.alerts import RUNBOOK_NAMES
+from rules.thresholds import HARMLESS_XIDS, NOTED_XIDS
 
 OURS = f'alertname=~"{"|".join(RUNBOOK_NAMES)}"'
 """By name, since others' rules fire into the same series."""
+HARDWARE_XIDS = f'xid!~"{HARMLESS_XIDS}|{NOTED_XIDS}"'
+"""Those for which GpuXidError is critical."""
 SERIOUS = 'severity=~"critical|warning"'
 
 

@@ -51,6 +51,7 @@ gpu_seconds = recorded(
 
 OF_MODEL = ",".join(regex_matcher(label) for label in ("cluster", "job", "model"))
 """Series of models are sums over nodes, and have no instance."""
+LOCAL, REMOTE = 'location="local"', 'location="remote"'
 IDLE_PHASE, NOT_IDLE = 'phase="idle"', 'phase!="idle"'
 MEMORY_BOUND = 'bottleneck="memory_bandwidth"'
 MILLION = "1e6"
@@ -58,15 +59,19 @@ HOUR = "3600"
 MONTH = "30d"
 
 
-def of_nodes(increases: Quantity, by: str, over: str = "$__range", /, **chosen: str) -> str:
-    """The sum of recorded increases of GPUs."""
-    return f"sum by ({by}) (sum_over_time({increases.where(**chosen)}[{over}]))"
+def of_nodes(increases: Quantity, labels: str, over: str = "$__range", /, **chosen: str) -> str:
+    """The sum of recorded increases of GPUs, by labels or of all."""
+    return f"sum {_by(labels)}(sum_over_time({increases.where(**chosen)}[{over}]))"
 
 
-def of_models(quantity: Quantity, by: str, *, over: str = "$__range", matchers: str = "") -> str:
+def of_models(increases: Quantity, labels: str, *, over: str = "$__range", matchers: str = "") -> str:
     """The same of engines."""
     chosen = f"{OF_MODEL},{matchers}" if matchers else OF_MODEL
-    return f"sum by ({by}) (sum_over_time({quantity.full_name}{{{chosen}}}[{over}]))"
+    return f"sum {_by(labels)}(sum_over_time({increases.full_name}{{{chosen}}}[{over}]))"
+
+
+def _by(labels: str) -> str:
+    return f"by ({labels}) " if labels else ""
 
 
 def per_million(by: str, *, over: str = "$__range", matchers: str = "") -> str:
@@ -83,7 +88,7 @@ dashboard = board(
     banner(
         stat(
             "Paid",
-            Query(of_nodes(node_cost, "job")),
+            Query(of_nodes(node_cost, "")),
             unit=DOLLARS,
             no_value="no prices",
             description="Price times watched time of all GPUs chosen. Absent: set prices in the "
@@ -91,7 +96,7 @@ dashboard = board(
         ),
         stat(
             "Idle",
-            Query(f"{of_nodes(node_idle, 'job')} / ({of_nodes(node_cost, 'job')} > 0)"),
+            Query(f"{of_nodes(node_idle, '')} / ({of_nodes(node_cost, '')} > 0)"),
             unit=RATIO,
             no_value="no prices",
             description="The part of it that went by idle. The table of models says who held them: scale "
@@ -100,16 +105,16 @@ dashboard = board(
         ),
         stat(
             "Held by no engine",
-            Query(f"{of_nodes(node_nobody, 'job')} / ({of_nodes(node_cost, 'job')} > 0)"),
+            Query(f"{of_nodes(node_nobody, '')} / ({of_nodes(node_cost, '')} > 0)"),
             unit=RATIO,
             no_value="no prices",
-            description="The part of it that no engine known to the agents had: give these GPUs back, or "
-            "let the agents find what runs on them.",
+            description="The part of it that no engine known to the agents of their nodes had: give these "
+            "GPUs back, unless they are the far half of a replica, or let the agents find what runs there.",
             thresholds=steps("green", (0.2, "orange"), (0.5, "red")),
         ),
         stat(
             "$ per million tokens",
-            Query(per_million("job")),
+            Query(per_million("")),
             unit=DOLLARS,
             no_value="no prices",
             description="Of output, idle time included. Falling utilization raises it as surely as a "
@@ -117,7 +122,7 @@ dashboard = board(
         ),
         stat(
             "J per token",
-            Query(f"{of_models(energy, 'job')} / ({of_models(tokens, 'job')} > 0)"),
+            Query(f"{of_models(energy, '')} / ({of_models(tokens, '')} > 0)"),
             unit=JOULES,
             description="Energy of the engines by output tokens, idle draw included. A larger batch lowers "
             "it; so does fp8.",
@@ -126,8 +131,8 @@ dashboard = board(
         stat(
             "Watched",
             Query(
-                f"{of_nodes(node_observed, 'job')}"
-                f" / ({of_nodes(node_observed, 'job')} + {of_nodes(node_missed, 'job')} > 0)"
+                f"{of_nodes(node_observed, '')}"
+                f" / ({of_nodes(node_observed, '')} + {of_nodes(node_missed, '')} > 0)"
             ),
             unit=RATIO,
             description="How much of the GPUs' time the agents saw. Below 98 % the sums are of what was "
@@ -139,7 +144,8 @@ dashboard = board(
         "By model",
         table(
             "Models",
-            Column("Paid", of_models(cost, "model, part"), unit=DOLLARS),
+            Column("Paid", of_models(cost, "model, part", matchers=LOCAL), unit=DOLLARS),
+            Column("Elsewhere", of_models(cost, "model, part", matchers=REMOTE), unit=DOLLARS),
             Column("$ per million tokens", per_million("model, part"), unit=DOLLARS),
             Column(
                 "Without idle",
@@ -171,9 +177,9 @@ dashboard = board(
             labels={"model": "Model", "part": "GPU type"},
             sort_by="Paid",
             links=(link_to("fleet", "Where it runs", model="Model"),),
-            description="The dearest on top. Much idle: fewer replicas. Little idle, memory-bound and "
-            "dear: a larger batch, fp8 weights, or a cheaper GPU; roofline-agent advise puts numbers on "
-            "each.",
+            description="The dearest on top; elsewhere is an estimate for GPUs on other nodes, which those "
+            "count as held by no engine. Much idle: fewer replicas. Little idle, memory-bound and dear: a "
+            "larger batch, fp8 weights, or a cheaper GPU; roofline-agent advise puts numbers on each.",
             height=10,
             width=24,
         ),
@@ -268,8 +274,8 @@ dashboard = board(
         ),
         table(
             "Dearest idle nodes",
-            Column("Idle", f"topk(20, {of_nodes(node_idle, 'instance')})", unit=DOLLARS),
-            labels={"instance": "Node"},
+            Column("Idle", f"topk(20, {of_nodes(node_idle, 'cluster, instance')})", unit=DOLLARS),
+            labels={"instance": "Node", "cluster": "Cluster"},
             sort_by="Idle",
             links=(link_to("node", "Open the node", instance="Node"),),
             description="What each node cost while it did nothing. Begin with the first: who holds it?",
@@ -281,7 +287,7 @@ dashboard = board(
         "The month",
         stat(
             "Paid in 30 days",
-            Query(of_nodes(node_cost, "job", MONTH)),
+            Query(of_nodes(node_cost, "", MONTH)),
             unit=DOLLARS,
             no_value="no prices",
             description="The sum of what was recorded. With a retention shorter than 30 days it is of "
@@ -290,7 +296,7 @@ dashboard = board(
         ),
         stat(
             "Idle in 30 days",
-            Query(of_nodes(node_idle, "job", MONTH)),
+            Query(of_nodes(node_idle, "", MONTH)),
             unit=DOLLARS,
             no_value="no prices",
             description="What giving back idle GPUs would have saved. Take the dearest nodes above.",
@@ -298,7 +304,7 @@ dashboard = board(
         ),
         stat(
             "GPU hours recorded",
-            Query(f"{of_nodes(node_observed, 'job', MONTH)} / {HOUR}"),
+            Query(f"{of_nodes(node_observed, '', MONTH)} / {HOUR}"),
             unit=COUNT,
             decimals=1,
             description="How much the month's sums are made of. Less than GPUs times 720 hours: nodes "
@@ -307,7 +313,7 @@ dashboard = board(
         ),
         stat(
             "Output tokens",
-            Query(of_models(tokens, "job", over=MONTH)),
+            Query(of_models(tokens, "", over=MONTH)),
             unit=COUNT,
             description="Of all models chosen, in 30 days. Hold it against last month's before you believe "
             "a cost per token that moved.",

@@ -1,4 +1,4 @@
-"""One model on one server: where its steps go, how far its batch is from what would help, and its cache."""
+"""One server of a node: where its steps go, how far its batch is from what would help, and its cache."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from dashboards.roofline import phase_points, roofline_chart
 from dashboards.states import COMPONENT_COLOURS, LIMITER_CODES, LIMITER_NAMES
 from dashboards.units import RATIO
 from dashboards.variables import variables
+from rules import thresholds
 
 up = metric("engine_up")
 info = metric("engine_info")
@@ -95,7 +96,7 @@ dashboard = board(
             Query(f"avg({used.where(MODEL, SERVER)})"),
             unit=RATIO,
             description=used.tells("Below 10 % while memory decides: a larger batch is nearly free."),
-            thresholds=steps("orange", (0.1, "green")),
+            thresholds=steps("orange", (thresholds.COMPUTE_USED.value, "green")),
         ),
         stat(
             "KV headroom",
@@ -120,7 +121,7 @@ dashboard = board(
             Query(f"max({stalled.where(MODEL, SERVER)})"),
             unit=stalled.unit,
             description=stalled.tells("If it rises: see the runbook of EngineStalled before you restart it."),
-            thresholds=steps("green", (30, "orange"), (60, "red")),
+            thresholds=steps("green", (30, "orange"), (thresholds.STALLED_SECONDS.value, "red")),
         ),
         stat(
             "Model against measurement",
@@ -128,7 +129,13 @@ dashboard = board(
             unit=RATIO,
             no_value="not measured",
             description=agreement.tells("Then correct engines[].model in the configuration."),
-            thresholds=steps("red", (0.67, "orange"), (0.8, "green"), (1.3, "orange"), (1.5, "red")),
+            thresholds=steps(
+                "red",
+                (1 / thresholds.AGREEMENT.value, "orange"),
+                (0.8, "green"),
+                (1.3, "orange"),
+                (thresholds.AGREEMENT.value, "red"),
+            ),
         ),
     ),
     row(
@@ -184,7 +191,7 @@ dashboard = board(
             description=interference.tells(
                 "Above 40 %: a smaller max_num_batched_tokens, or prefill on engines of its own."
             ),
-            thresholds=steps("text", (0.4, "red")),
+            thresholds=steps("text", (thresholds.INTERFERENCE_SHARE.value, "red")),
             lines_at_thresholds=True,
             width=8,
         ),
@@ -363,9 +370,9 @@ dashboard = board(
                 f"sum({accepted.rate(MODEL, SERVER)}) / (sum({drafted.rate(MODEL, SERVER)}) > 0)",
                 "accepted of drafted",
             ),
-            Query(f"avg({per_step.where(MODEL, SERVER)}) / 10", "tokens a sequence and step / 10"),
             unit=RATIO,
             minimum=0,
+            maximum=1,
             description=accepted.tells("Below some 40 % guessing costs more than it gives: guess fewer."),
             no_value="no speculative decoding",
             width=8,
@@ -397,7 +404,15 @@ dashboard = board(
             description=flops.tells(
                 "Nearly all is prefill's, while nearly all time is decode's: that is the lesson."
             ),
-            width=12,
+            width=8,
+        ),
+        time_series(
+            "Tokens a sequence and step",
+            Query(f"avg by (rank) ({per_step.where(MODEL, SERVER)})", RANK),
+            unit=per_step.unit,
+            minimum=0,
+            description=per_step.tells("More than one is speculation: each step verifies so many."),
+            width=4,
         ),
         table(
             "What is assumed of the model",
@@ -447,6 +462,6 @@ dashboard = board(
         ),
         collapsed=False,
     ),
-    variables=variables(many=("model",), one=("server",)),
+    variables=variables(many=("model",), one=("instance", "server")),
     span="3h",
 )

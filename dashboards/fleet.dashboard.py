@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dashboards.alerting import firing
+from dashboards.alerting import SERIOUS, firing
 from dashboards.board import board
 from dashboards.layout import banner, row
 from dashboards.links import link_to
@@ -11,6 +11,7 @@ from dashboards.queries import metric, recorded, regex_matcher, selector
 from dashboards.states import BOTTLENECK_COLOURS
 from dashboards.units import COUNT, OF_A_GAUGE, RATIO, SECONDS
 from dashboards.variables import variables
+from rules import thresholds
 
 build = metric("build_info")
 gpu_up = metric("gpu_up")
@@ -46,15 +47,17 @@ held = recorded(
 
 MODEL = regex_matcher("model")
 OF_SERVERS = 'server=~".+"'
-ENGINES = "instance, model, server"
+ENGINES = "cluster, instance, model, server"
+REPLICA = "cluster, job, instance, engine, server, rank"
 PER_HOUR = 3600
 DOLLARS = OF_A_GAUGE["USD"]
 
 
 def _share(part: str, labels: str, **chosen: str) -> str:
+    by = f"by ({labels}) " if labels else ""
     return (
-        f"sum by ({labels}) (sum_over_time({part}{selector(**chosen)}[$__range]))"
-        f" / (sum by ({labels}) (sum_over_time({observed.full_name}{selector()}[$__range])) > 0)"
+        f"sum {by}(sum_over_time({part}{selector(**chosen)}[$__range]))"
+        f" / (sum {by}(sum_over_time({observed.full_name}{selector()}[$__range])) > 0)"
     )
 
 
@@ -80,14 +83,14 @@ dashboard = board(
         ),
         stat(
             "Waits for memory",
-            Query(_share(by_class.full_name, "job", bottleneck="memory_bandwidth")),
+            Query(_share(by_class.full_name, "", bottleneck="memory_bandwidth")),
             unit=RATIO,
             description="Share of all GPU time in which memory bandwidth decided. It is decode's nature; "
             "with little compute used beside it, larger batches on fewer GPUs do the same work.",
         ),
         stat(
             "Idle",
-            Query(_share(by_class.full_name, "job", bottleneck="idle")),
+            Query(_share(by_class.full_name, "", bottleneck="idle")),
             unit=RATIO,
             description="Share of all GPU time without work. What is held and idle, nobody else can use: "
             "scale those models down first.",
@@ -114,14 +117,14 @@ dashboard = board(
             "Engines",
             Column(
                 "Alerts",
-                f"count by ({ENGINES}) ({firing(MODEL, regex_matcher('instance'), OF_SERVERS)})",
+                f"count by ({ENGINES}) ({firing(SERIOUS, MODEL, regex_matcher('instance'), OF_SERVERS)})",
                 thresholds=steps("text", (1, "red")),
             ),
             Column(
                 "Compute used",
                 f"avg by ({ENGINES}) ({used.where(MODEL)})",
                 unit=RATIO,
-                thresholds=steps("orange", (0.1, "green")),
+                thresholds=steps("orange", (thresholds.COMPUTE_USED.value, "green")),
             ),
             Column(
                 "Memory-bound",
@@ -137,19 +140,19 @@ dashboard = board(
                 "Host",
                 f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='host')})",
                 unit=RATIO,
-                thresholds=steps("text", (0.5, "red")),
+                thresholds=steps("text", (thresholds.HOST_SHARE.value, "red")),
             ),
             Column(
                 "Links",
                 f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='interconnect')})",
                 unit=RATIO,
-                thresholds=steps("text", (0.35, "red")),
+                thresholds=steps("text", (thresholds.INTERCONNECT_SHARE.value, "red")),
             ),
             Column(
                 "Idle",
                 f"avg by ({ENGINES}) ({bound.where(MODEL, bottleneck='idle')})",
                 unit=RATIO,
-                thresholds=steps("text", (0.95, "orange")),
+                thresholds=steps("text", (thresholds.IDLE_SHARE.value, "orange")),
             ),
             Column("Batch", f"avg by ({ENGINES}) ({batch.where(MODEL)})", decimals=1),
             Column(
@@ -162,10 +165,10 @@ dashboard = board(
             Column("Tokens/s", f"sum by ({ENGINES}) ({generated.rate(MODEL)})"),
             Column(
                 "GPUs",
-                f"count by ({ENGINES}) (max by (instance, server, uuid) ({placed.where()})"
-                f" * on (instance, server) group_left (model) max by ({ENGINES}) ({engine_up.where(MODEL)}))",
+                f"count by ({ENGINES}) (max by ({REPLICA}, uuid) ({placed.where()})"
+                f" * on ({REPLICA}) group_left (model) max by ({REPLICA}, model) ({engine_up.where(MODEL)}))",
             ),
-            labels={"instance": "Node", "model": "Model", "server": "Server"},
+            labels={"instance": "Node", "model": "Model", "server": "Server", "cluster": "Cluster"},
             sort_by="Compute used",
             descending=False,
             links=(
@@ -182,28 +185,29 @@ dashboard = board(
             "Nodes",
             Column(
                 "Alerts",
-                f"count by (instance) ({firing(regex_matcher('instance'))})",
+                f"count by (cluster, instance) ({firing(SERIOUS, regex_matcher('instance'))})",
                 thresholds=steps("text", (1, "red")),
             ),
-            Column("GPUs", f"sum by (instance) ({gpu_up.where()})"),
+            Column("GPUs", f"sum by (cluster, instance) ({gpu_up.where()})"),
             Column(
                 "Lost",
-                f"count by (instance) ({gpu_up.where()}) - sum by (instance) ({gpu_up.where()})",
+                f"count by (cluster, instance) ({gpu_up.where()}) - sum by (cluster, instance) "
+                f"({gpu_up.where()})",
                 thresholds=steps("text", (1, "red")),
             ),
-            Column("Roof attained", f"avg by (instance) ({attained.where()})", unit=RATIO),
-            Column("Kernels run", f"avg by (instance) ({kernel_time.where()})", unit=RATIO),
-            Column("Idle and held", _share(held.full_name, "instance"), unit=RATIO),
-            Column("Idle", _share(by_class.full_name, "instance", bottleneck="idle"), unit=RATIO),
-            Column("Power", f"sum by (instance) ({power.where()})", unit=power.unit),
-            Column("Cost an hour", f"{PER_HOUR} * sum by (instance) ({cost.rate()})", unit=DOLLARS),
+            Column("Roof attained", f"avg by (cluster, instance) ({attained.where()})", unit=RATIO),
+            Column("Kernels run", f"avg by (cluster, instance) ({kernel_time.where()})", unit=RATIO),
+            Column("Idle and held", _share(held.full_name, "cluster, instance"), unit=RATIO),
+            Column("Idle", _share(by_class.full_name, "cluster, instance", bottleneck="idle"), unit=RATIO),
+            Column("Power", f"sum by (cluster, instance) ({power.where()})", unit=power.unit),
+            Column("Cost an hour", f"{PER_HOUR} * sum by (cluster, instance) ({cost.rate()})", unit=DOLLARS),
             Column(
                 "Numbers are from",
-                f"max by (instance) ({assessed_at.age()})",
+                f"max by (cluster, instance) ({assessed_at.behind()})",
                 unit=SECONDS,
-                thresholds=steps("text", (30, "red")),
+                thresholds=steps("text", (thresholds.STALE_SECONDS.value, "red")),
             ),
-            labels={"instance": "Node"},
+            labels={"instance": "Node", "cluster": "Cluster"},
             sort_by="Roof attained",
             descending=False,
             links=(link_to("node", "Open the node", instance="Node"),),

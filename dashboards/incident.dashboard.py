@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dashboards.alerting import SERIOUS, firing, since
+from dashboards.alerting import HARDWARE_XIDS, SERIOUS, firing, since
 from dashboards.board import board
 from dashboards.layout import banner, row
 from dashboards.links import link_to
@@ -19,16 +19,17 @@ from dashboards.panels import (
     text,
     time_series,
 )
-from dashboards.queries import metric, milliseconds, one_hot_code, recorded, regex_matcher
+from dashboards.queries import counted, metric, milliseconds, one_hot_code, recorded, regex_matcher
 from dashboards.roofline import gpu_points, roofline_chart, without_the_chart
 from dashboards.states import BOTTLENECK_CODES, BOTTLENECK_NAMES, LIMITER_CODES, LIMITER_NAMES
 from dashboards.units import RATIO, SECONDS, SINCE
 from dashboards.variables import variables
-from rules.thresholds import HEAT_REASONS, POWER_REASONS
+from rules.thresholds import HEAT_REASONS, POWER_REASONS, STALE_SECONDS, STALLED_SECONDS
 
 engine_up = metric("engine_up")
 gpu_up = metric("gpu_up")
 build = metric("build_info")
+gone = metric("engine_gone")
 stalled = metric("engine_stalled_seconds")
 assessed_at = metric("assessment_timestamp_seconds")
 engine_start = metric("engine_start_time_seconds")
@@ -55,10 +56,10 @@ errors_5m = recorded(
 MODEL = regex_matcher("model")
 OF_NODES = regex_matcher("instance")
 ON_MODEL = "{{model}}"
-ON_SERVER = "{{instance}} {{server}}"
+ON_SERVER = "{{instance}} {{server}} rank {{rank}}"
 ON_GPU = "{{instance}} GPU {{gpu}}"
 POWER_AND_HEAT = f"{POWER_REASONS}|{HEAT_REASONS}|hw_slowdown"
-OPEN_NODE = link_to("node", "Open the node", instance="instance")
+OPEN_NODE = link_to("node", "Open the node", instance="Node")
 OPEN_ENGINE = link_to("engine", "Open the engine", instance="instance", server="server")
 
 FIRST_STEPS: Mapping[str, tuple[str, str]] = {
@@ -103,7 +104,7 @@ WHAT_TO_DO = "\n".join(
 )
 
 _CHANGES = " or ".join(
-    f'label_replace(max by (instance) ({when}), "change", "{what}", "", "")'
+    f'label_replace(max by (cluster, instance) ({when}), "change", "{what}", "", "")'
     for what, when in (
         ("engine restarted", engine_start.where()),
         ("configuration loaded", loaded_at.where()),
@@ -128,9 +129,9 @@ dashboard = board(
         stat(
             "Broken",
             Query(
-                f"(count({engine_up.where()} == 0) or 0 * count({build.where()}))"
+                f"(count({engine_up.where()} == 0 unless {gone.where()} == 1) or 0 * count({build.where()}))"
                 f" + (count({gpu_up.where()} == 0) or 0 * count({build.where()}))"
-                f" + (count({stalled.where()} > 60) or 0 * count({build.where()}))"
+                f" + (count({stalled.where()} > {STALLED_SECONDS.text}) or 0 * count({build.where()}))"
             ),
             description="Engines that do not answer, GPUs that cannot be read, and engines that hang: with "
             "requests in hand and no step for a minute. If not 0: this comes before everything below.",
@@ -165,17 +166,18 @@ dashboard = board(
         ),
         stat(
             "Numbers are from",
-            Query(f"max({assessed_at.age()})"),
+            Query(f"max({assessed_at.behind()})"),
             unit=SECONDS,
             description="Age of the oldest assessment. Above 30 s some node's numbers are not of now: see "
             "Agent health before you believe what is below.",
-            thresholds=steps("green", (30, "red")),
+            thresholds=steps("green", (STALE_SECONDS.value, "red")),
         ),
         table(
             "What is firing",
             Column(
                 "Since",
-                f"max by (severity, alertname, model, instance, server, gpu) ({milliseconds(since())})",
+                "max by (severity, alertname, model, cluster, instance, server, gpu) "
+                f"({milliseconds(since())})",
                 unit=SINCE,
             ),
             labels={
@@ -185,6 +187,7 @@ dashboard = board(
                 "instance": "Node",
                 "server": "Server",
                 "gpu": "GPU",
+                "cluster": "Cluster",
             },
             sort_by="Since",
             links=(OPEN_NODE,),
@@ -196,7 +199,7 @@ dashboard = board(
         table(
             "Last changes",
             Column("When", f"topk(20, {milliseconds(f'({_CHANGES})')})", unit=SINCE),
-            labels={"change": "What", "instance": "Node"},
+            labels={"change": "What", "instance": "Node", "cluster": "Cluster"},
             sort_by="When",
             links=(OPEN_NODE,),
             description="The latest on top. A change just before the trouble began is the first suspect: "
@@ -282,7 +285,10 @@ dashboard = board(
         ),
         state_timeline(
             "What bounds each GPU",
-            Query(one_hot_code(bottleneck, "bottleneck", BOTTLENECK_CODES, "instance, gpu"), ON_GPU),
+            Query(
+                one_hot_code(bottleneck, "bottleneck", BOTTLENECK_CODES, "cluster, instance, gpu, uuid"),
+                ON_GPU,
+            ),
             mappings=[BOTTLENECK_NAMES],
             links=(link_to("node", "Open the node", instance="instance", gpu="gpu"),),
             description=bottleneck.tells(
@@ -294,8 +300,8 @@ dashboard = board(
         ),
         time_series(
             "What others call utilization, and what is attained",
-            Query(f"avg by (instance) ({kernel_time.where()})", "{{instance}} kernels run"),
-            Query(f"avg by (instance) ({attained.where()})", "{{instance}} of the nearer roof"),
+            Query(f"avg by (cluster, instance) ({kernel_time.where()})", "{{instance}} kernels run"),
+            Query(f"avg by (cluster, instance) ({attained.where()})", "{{instance}} of the nearer roof"),
             unit=RATIO,
             minimum=0,
             maximum=1,
@@ -306,7 +312,9 @@ dashboard = board(
         ),
         state_timeline(
             "Why the batch is not larger",
-            Query(one_hot_code(limiter, "limiter", LIMITER_CODES, "instance, server, rank"), ON_SERVER),
+            Query(
+                one_hot_code(limiter, "limiter", LIMITER_CODES, "cluster, instance, server, rank"), ON_SERVER
+            ),
             mappings=[LIMITER_NAMES],
             links=(OPEN_ENGINE,),
             description=limiter.tells(
@@ -356,7 +364,7 @@ dashboard = board(
         time_series(
             "Clocks held back",
             Query(
-                f"sum by (instance, reason) ({limited.rate(reason=POWER_AND_HEAT)}) > 0",
+                f"sum by (cluster, instance, reason) ({limited.rate(reason=POWER_AND_HEAT)}) > 0",
                 "{{instance}} {{reason}}",
             ),
             unit=limited.rate_unit,
@@ -370,13 +378,14 @@ dashboard = board(
         time_series(
             "XIDs",
             Query(
-                f"sum by (instance, gpu, xid) ({xids.increase()}) > 0", "{{instance}} GPU {{gpu}} XID {{xid}}"
+                counted(xids, "cluster, instance, gpu, xid", HARDWARE_XIDS),
+                "{{instance}} GPU {{gpu}} XID {{xid}}",
             ),
             unit=xids.unit,
             points=True,
             minimum=0,
             description=xids.tells(
-                "Any but 13, 31, 43 and 45 is the hardware's: drain the node, see the runbook."
+                "Shown are those for which GpuXidError is critical: drain the node, its runbook has each."
             ),
             width=12,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dashboards.alerting import HARDWARE_XIDS
 from dashboards.board import board
 from dashboards.layout import banner, row
 from dashboards.links import link_to
@@ -14,12 +15,12 @@ from dashboards.panels import (
     table,
     time_series,
 )
-from dashboards.queries import metric, one_hot_code, regex_matcher
+from dashboards.queries import counted, metric, one_hot_code, regex_matcher
 from dashboards.roofline import gpu_points, roofline_chart, without_the_chart
 from dashboards.states import BOTTLENECK_CODES, BOTTLENECK_COLOURS, BOTTLENECK_NAMES
 from dashboards.units import COUNT, RATIO
 from dashboards.variables import variables
-from rules.thresholds import APPLICATION_XIDS
+from rules.thresholds import ROOF_LOST
 
 gpu_up = metric("gpu_up")
 info = metric("gpu_info")
@@ -56,9 +57,8 @@ placed = metric("engine_gpu_info")
 shares = metric("engine_gpu_share_ratio")
 
 GPU = regex_matcher("gpu")
-HARDWARE = f'xid!~"{APPLICATION_XIDS}"'
 ON_GPU = "GPU {{gpu}}"
-EACH = "instance, gpu"
+EACH = "cluster, instance, gpu, uuid"
 
 
 def _of_evidence(quantity: str) -> str:
@@ -113,8 +113,8 @@ dashboard = board(
         stat(
             "Errors",
             Query(
-                f"sum({xids.increase(GPU, HARDWARE, over='$__range')})"
-                f" + sum({ecc.increase(GPU, over='$__range', severity='uncorrected')})"
+                f"(sum({counted(xids, 'gpu, uuid, xid', GPU, HARDWARE_XIDS, over='$__range')}) or vector(0))"
+                f" + (sum({ecc.increase(GPU, over='$__range', severity='uncorrected')}) or vector(0))"
             ),
             description="XIDs that are the hardware's, and uncorrected memory errors, in the time shown. If "
             "any: drain the node and see the runbooks of GpuXidError and GpuEccUncorrected.",
@@ -162,7 +162,7 @@ dashboard = board(
                 f"max by (gpu, uuid) ({roof.where(GPU, dtype='bf16')})"
                 f" / max by (gpu, uuid) ({peak.where(GPU, dtype='bf16')})",
                 unit=RATIO,
-                thresholds=steps("red", (0.85, "text")),
+                thresholds=steps("red", (1 - ROOF_LOST.value, "text")),
             ),
             labels={"gpu": "GPU", "uuid": "UUID"},
             sort_by="Roof attained",
@@ -186,10 +186,10 @@ dashboard = board(
         ),
         time_series(
             "Attained, measured and what nvidia-smi shows",
-            Query(f"avg by (gpu) ({attained.where(GPU)})", "GPU {{gpu}} of the nearer roof"),
-            Query(f"max by (gpu) ({dram_active.where(GPU)})", "GPU {{gpu}} DRAM"),
-            Query(f"max by (gpu) ({tensor_active.where(GPU)})", "GPU {{gpu}} tensor cores"),
-            Query(f"max by (gpu) ({kernel_time.where(GPU)})", "GPU {{gpu}} kernels run"),
+            Query(f"avg by (gpu, uuid) ({attained.where(GPU)})", "GPU {{gpu}} of the nearer roof"),
+            Query(f"max by (gpu, uuid) ({dram_active.where(GPU)})", "GPU {{gpu}} DRAM"),
+            Query(f"max by (gpu, uuid) ({tensor_active.where(GPU)})", "GPU {{gpu}} tensor cores"),
+            Query(f"max by (gpu, uuid) ({kernel_time.where(GPU)})", "GPU {{gpu}} kernels run"),
             unit=RATIO,
             minimum=0,
             maximum=1,
@@ -200,7 +200,7 @@ dashboard = board(
         ),
         time_series(
             "FLOP/s",
-            Query(f"sum by (gpu) ({flops.rate(GPU)})", ON_GPU),
+            Query(f"sum by (gpu, uuid) ({flops.rate(GPU)})", ON_GPU),
             unit=flops.rate_unit,
             minimum=0,
             description=flops.tells("Compare GPUs that serve the same model: they should be alike."),
@@ -208,7 +208,7 @@ dashboard = board(
         ),
         time_series(
             "DRAM traffic",
-            Query(f"sum by (gpu) ({dram_bytes.rate(GPU)})", ON_GPU),
+            Query(f"sum by (gpu, uuid) ({dram_bytes.rate(GPU)})", ON_GPU),
             unit=dram_bytes.rate_unit,
             minimum=0,
             description=dram_bytes.tells("Flat at some 70 % of the peak is a memory-bound engine at work."),
@@ -231,8 +231,8 @@ dashboard = board(
         "Hardware",
         time_series(
             "Power and its limit",
-            Query(f"max by (gpu) ({power.where(GPU)})", ON_GPU),
-            Query(f"max by (gpu) ({power_limit.where(GPU)})", "GPU {{gpu}} limit"),
+            Query(f"max by (gpu, uuid) ({power.where(GPU)})", ON_GPU),
+            Query(f"max by (gpu, uuid) ({power_limit.where(GPU)})", "GPU {{gpu}} limit"),
             unit=power.unit,
             minimum=0,
             description=power.tells("At its limit for long: the compute roof is lowered; see the clocks."),
@@ -240,7 +240,7 @@ dashboard = board(
         ),
         time_series(
             "SM clock",
-            Query(f"max by (gpu) ({clock.where(GPU)})", ON_GPU),
+            Query(f"max by (gpu, uuid) ({clock.where(GPU)})", ON_GPU),
             unit=clock.unit,
             minimum=0,
             description=clock.tells("Low while busy: the chart beside it says what holds it back."),
@@ -248,7 +248,7 @@ dashboard = board(
         ),
         time_series(
             "Clocks held back by",
-            Query(f"sum by (gpu, reason) ({limited.rate(GPU)}) > 0", "GPU {{gpu}} {{reason}}"),
+            Query(f"sum by (gpu, uuid, reason) ({limited.rate(GPU)}) > 0", "GPU {{gpu}} {{reason}}"),
             unit=limited.rate_unit,
             minimum=0,
             description=limited.tells(
@@ -258,8 +258,8 @@ dashboard = board(
         ),
         time_series(
             "Memory",
-            Query(f"max by (gpu) ({memory_used.where(GPU)})", ON_GPU),
-            Query(f"max by (gpu) ({memory_total.where(GPU)})", "GPU {{gpu}} of"),
+            Query(f"max by (gpu, uuid) ({memory_used.where(GPU)})", ON_GPU),
+            Query(f"max by (gpu, uuid) ({memory_total.where(GPU)})", "GPU {{gpu}} of"),
             unit=memory_used.unit,
             minimum=0,
             description=memory_used.tells(
@@ -269,16 +269,16 @@ dashboard = board(
         ),
         time_series(
             "Temperature",
-            Query(f"max by (gpu) ({temperature.where(GPU)})", ON_GPU),
+            Query(f"max by (gpu, uuid) ({temperature.where(GPU)})", ON_GPU),
             unit=temperature.unit,
             description=temperature.tells("One hotter than its neighbours: its fan, its slot, its paste."),
             width=8,
         ),
         time_series(
             "Links",
-            Query(f"sum by (gpu) ({nvlink_in.rate(GPU)})", "GPU {{gpu}} NVLink in"),
-            Query(f"sum by (gpu) ({pcie_in.rate(GPU)})", "GPU {{gpu}} PCIe in"),
-            Query(f"sum by (gpu) ({pcie_out.rate(GPU)})", "GPU {{gpu}} PCIe out"),
+            Query(f"sum by (gpu, uuid) ({nvlink_in.rate(GPU)})", "GPU {{gpu}} NVLink in"),
+            Query(f"sum by (gpu, uuid) ({pcie_in.rate(GPU)})", "GPU {{gpu}} PCIe in"),
+            Query(f"sum by (gpu, uuid) ({pcie_out.rate(GPU)})", "GPU {{gpu}} PCIe out"),
             unit=pcie_in.rate_unit,
             minimum=0,
             description="Traffic over NVLink and PCIe. Much PCIe under tensor parallelism: the GPUs have "
@@ -287,13 +287,13 @@ dashboard = board(
         ),
         time_series(
             "XIDs and memory errors",
-            Query(f"sum by (gpu, xid) ({xids.increase(GPU)}) > 0", "GPU {{gpu}} XID {{xid}}"),
-            Query(f"sum by (gpu, severity) ({ecc.increase(GPU)}) > 0", "GPU {{gpu}} {{severity}}"),
+            Query(counted(xids, "gpu, uuid, xid", GPU, HARDWARE_XIDS), "GPU {{gpu}} XID {{xid}}"),
+            Query(f"sum by (gpu, uuid, severity) ({ecc.increase(GPU)}) > 0", "GPU {{gpu}} {{severity}}"),
             unit=COUNT,
             minimum=0,
             points=True,
-            description="Errors that the driver reported. Uncorrected ones and XIDs other than 13, 31, 43 "
-            "and 45: drain the node, then see the runbooks.",
+            description="Errors that the driver reported: uncorrected ones of memory, and XIDs for which "
+            "GpuXidError is critical. Drain the node, then see the runbooks.",
             width=12,
         ),
         table(
@@ -309,9 +309,11 @@ dashboard = board(
         table(
             "Engines",
             Column(
-                "Share of the GPU", f"max by (gpu, engine, server, rank) ({shares.where(GPU)})", unit=RATIO
+                "Share of the GPU",
+                f"max by (gpu, uuid, engine, server, rank) ({shares.where(GPU)})",
+                unit=RATIO,
             ),
-            labels={"gpu": "GPU", "engine": "Engine", "server": "Server", "rank": "Rank"},
+            labels={"gpu": "GPU", "engine": "Engine", "server": "Server", "rank": "Rank", "uuid": "UUID"},
             links=(link_to("engine", "Open the engine", server="Server"),),
             description=shares.tells("Two on one GPU slow each other down by more than their shares tell."),
             width=12,
@@ -327,7 +329,7 @@ dashboard = board(
             width=12,
         ),
     ),
-    without_the_chart(gpu_points(GPU), Query(f"max by (gpu) ({attained.where(GPU)})", ON_GPU)),
+    without_the_chart(gpu_points(GPU), Query(f"max by (gpu, uuid) ({attained.where(GPU)})", ON_GPU)),
     variables=variables(many=("gpu",), one=("instance",)),
     span="3h",
 )

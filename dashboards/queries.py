@@ -68,6 +68,11 @@ class Quantity:
         """Seconds since a timestamp."""
         return f"time() - {self.where(*matchers, **labels)}"
 
+    def behind(self, *matchers: str, **labels: str) -> str:
+        """By how much a timestamp was old when it was scraped: that may be a minute ago itself."""
+        now = self.where(*matchers, **labels)
+        return f"timestamp({now}) - {now}"
+
     def part(self, part: str) -> Quantity:
         """The `bucket`, `sum` or `count` of a histogram."""
         counted = self.base_unit if part == "sum" else ""
@@ -141,6 +146,15 @@ def recorded(name: str, *, unit: Unit, help: str) -> Quantity:  # noqa: A002  # 
     if not name.startswith("roofline:"):
         raise LookupError(f"{name} is no name of a recording rule of ours")
     return Quantity(full_name=name, help=help, unit=unit, rate_unit=COUNT)
+
+
+def counted(quantity: Quantity, by: str, *matchers: str, over: str = "$__rate_interval") -> str:
+    """Events by a label whose values appear with their first event, which is no increase of anything."""
+    where = quantity.where(*matchers)
+    return (
+        f"(sum by ({by}) ({quantity.increase(*matchers, over=over)}) > 0"
+        f" or (max by ({by}) ({where}) > 0 unless on ({by}) {where} offset {over}))"
+    )
 
 
 def milliseconds(seconds: str) -> str:

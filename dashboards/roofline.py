@@ -42,8 +42,14 @@ DTYPES = ("bf16", "fp8")
 POINT_COLOUR = "orange"
 ROOF_COLOURS = ("blue", "purple", "green", "yellow")
 
-GPU_LABELS: Mapping[str, str] = {"instance": "Node", "gpu": "GPU"}
-PHASE_LABELS: Mapping[str, str] = {"instance": "Node", "server": "Server", "rank": "Rank", "phase": "Phase"}
+GPU_LABELS: Mapping[str, str] = {"instance": "Node", "gpu": "GPU", "uuid": "UUID", "cluster": "Cluster"}
+PHASE_LABELS: Mapping[str, str] = {
+    "instance": "Node",
+    "server": "Server",
+    "rank": "Rank",
+    "phase": "Phase",
+    "cluster": "Cluster",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

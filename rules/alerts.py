@@ -27,7 +27,7 @@ from rules.promql import (
     recorded,
     selector,
 )
-from rules.recordings import AGENT, slo_events
+from rules.recordings import AGENT, HELD, slo_events
 from rules.thresholds import Threshold
 
 Severity = Literal["critical", "warning", "info"]
@@ -193,11 +193,7 @@ def _oversized(threshold: str) -> str:
 
 def _idle_held(threshold: str) -> str:
     idle = bottleneck_share("idle", "1h")
-    return (
-        f"(\n  {indented(idle)} > {threshold}\n)\n"
-        f"and on {by(DEVICE)}\n"
-        f"(roofline_engine_gpu_info or roofline_gpu_allocation_info or roofline_gpu_processes > 0)"
-    )
+    return f"(\n  {indented(idle)} > {threshold}\n)\nand on {by(DEVICE)}\n{HELD}"
 
 
 def _roof_lowered(reasons: str, window: str) -> Callable[[str], str]:
@@ -349,12 +345,14 @@ def _exhaustion(threshold: str) -> str:
 
 
 def _preempting(threshold: str) -> str:
+    preempted = increase("roofline_engine_preemptions_total", "15m", ENGINE)
     # Where so much is thrown out that no request ends, each is counted as for one.
     return (
-        f"{increase('roofline_engine_preemptions_total', '15m', ENGINE)}\n"
+        f"({preempted}\n"
         f"/\n"
         f"clamp_min({increase('roofline_engine_requests_total', '15m', ENGINE)}, 1)\n"
-        f"> {threshold}"
+        f"> {threshold})\n"
+        f"and on {by(ENGINE)}\n({preempted} > {thresholds.PREEMPTIONS_MIN})"
     )
 
 

@@ -119,10 +119,15 @@ def _name(level: str, counter: str) -> str:
     return f"roofline:{level}:{counter.removesuffix('_total')}:increase{INTERVAL}"
 
 
+PART = (
+    f"topk by {by(DEVICE)} (1, max by {by((*DEVICE, 'part'))} (max_over_time(roofline_gpu_info[{INTERVAL}])))"
+)
+"""What each GPU is, or was within the window: one part each, also where it was first taken for another."""
+
+
 def _part(expr: str, *, keeps: tuple[str, ...]) -> str:
     """GPUs by the part that they are; also of those that were there only at the window's beginning."""
-    part = f"max by {by((*TARGET, 'uuid', 'part'))} (max_over_time(roofline_gpu_info[{INTERVAL}]))"
-    return f"sum by {by(keeps)} (\n  {indented(expr)}\n  * on {by(DEVICE)} group_left (part)\n  {part}\n)"
+    return f"sum by {by(keeps)} (\n  {indented(expr)}\n  * on {by(DEVICE)} group_left (part)\n  {PART}\n)"
 
 
 def _identified(expr: str, *, keeps: tuple[str, ...], gives: tuple[str, ...]) -> str:
@@ -153,6 +158,17 @@ def _node_increases() -> Iterator[Recording]:
     yield Recording(
         record=_name("node", "gpu_bottleneck_cost_usd"), expr=_part(paid, keeps=keeps), keeps=keeps
     )
+    # A board in MIG mode has no class of its own, and costs what its instances leave of it.
+    left = (
+        f"(\n  {increase('roofline_gpu_cost_usd_total', INTERVAL, DEVICE)}\n"
+        f"  unless on {by(DEVICE)} roofline_gpu_observed_seconds_total\n)"
+    )
+    yield Recording(
+        record=_name("node", "gpu_bottleneck_cost_usd"),
+        expr=_part(left, keeps=NODE),
+        labels={"bottleneck": "unallocated"},
+        keeps=keeps,
+    )
     idle = increase("roofline_gpu_bottleneck_seconds_total", INTERVAL, DEVICE, 'bottleneck="idle"')
     held = f"(\n  {idle}\n  and on {by(DEVICE)}\n  {indented(HELD)}\n)"
     yield Recording(record=_name("node", "gpu_idle_held_seconds"), expr=_part(held, keeps=NODE), keeps=NODE)
@@ -170,7 +186,7 @@ def _identity() -> Recording:
         f"topk by {by(REPLICA)} (1, max by {by((*REPLICA, 'part'))} (\n"
         f"  max by {by((*REPLICA, 'uuid'))} (max_over_time(roofline_engine_gpu_info[{INTERVAL}]))\n"
         f"  * on {by(DEVICE)} group_left (part)\n"
-        f"  max by {by((*TARGET, 'uuid', 'part'))} (max_over_time(roofline_gpu_info[{INTERVAL}]))\n"
+        f"  {PART}\n"
         f"))"
     )
     return Recording(
@@ -249,7 +265,7 @@ def _gpu_seconds_of_models() -> Iterator[Recording]:
 
 
 def _cluster_increases(nodes: tuple[Recording, ...]) -> Iterator[Recording]:
-    for rule in nodes:
+    for rule in {rule.record: rule for rule in nodes}.values():
         keeps = (*CLUSTER, *(label for label in rule.keeps if label not in NODE))
         yield Recording(
             record=rule.record.replace(":node:", ":cluster:"),
@@ -304,7 +320,7 @@ def slo_events(window: str, labels: tuple[str, ...], matchers: str = "", *, good
 
 def _agents() -> Recording:
     """Which targets are agents of ours, whatever their job is called: also while they do not answer."""
-    own = f"max by {by(TARGET)} ({AGENT})"
+    own = f"max by {by(TARGET)} (last_over_time({AGENT}[1h]))"  # an hour: for the gap of a rollout
     return Recording(
         record=AGENT,
         expr=f"max by {by(TARGET)} (roofline_build_info)\nor\n({own} and on {by(TARGET)} up == 0)",

@@ -102,6 +102,9 @@ PREEMPTIONS_PER_REQUEST = Threshold(
     "somebody's answer. Lower it where the time between tokens is promised.",
 )
 
+PREEMPTIONS_MIN = 5
+"""In a quarter of an hour: fewer are an accident of long contexts."""
+
 # --- money and objectives --------------------------------------------------------------------------
 
 COST_GROWTH = Threshold(

@@ -26,7 +26,6 @@ LEGACY = (
     "span",
 )
 """Keys of older schemas, or of one Grafana's own."""
-TABLE_COLUMNS = frozenset({"Time", "Value"})
 
 
 def _names_exist(content: Json) -> Iterator[str]:
@@ -49,8 +48,7 @@ def _legends_survive(content: Json) -> Iterator[str]:
                 yield f"{asked.place}: the legend names {label}, which the query drops"
 
 
-def _links_and_columns_exist(content: Json) -> Iterator[str]:
-    """A link takes its values from labels of the series, or from columns of the row."""
+def _links_take_labels_that_come_back(content: Json) -> Iterator[str]:
     for panel in data_panels_of(content):
         text = str(panel["fieldConfig"])
         for wanted in re.findall(r"\$\{__field\.labels\.(\w+)", text):
@@ -59,6 +57,20 @@ def _links_and_columns_exist(content: Json) -> Iterator[str]:
                     labels = labels_after(node)
                     if labels is not None and wanted not in labels:
                         yield f"{panel['title']}: a link takes {wanted}, which the query drops"
+
+
+def _links_take_columns_that_are_there(content: Json) -> Iterator[str]:
+    for panel in data_panels_of(content):
+        # By the label that the column is, or by its heading: Grafana looks for both.
+        columns = {
+            name
+            for one in panel.get("transformations", ())
+            for pair in one["options"].get("renameByName", {}).items()
+            for name in pair
+        }
+        for wanted in re.findall(r"\$\{__data\.fields\.(\w+)", str(panel["fieldConfig"])):
+            if wanted not in columns:
+                yield f"{panel['title']}: a link takes the column {wanted}, which is not there"
 
 
 def _no_sum_of_ratios(content: Json) -> Iterator[str]:
@@ -245,9 +257,16 @@ HOUSE_RULES = (
     ),
     Rule(
         name="links take only labels that come back",
-        complaints=_links_and_columns_exist,
+        complaints=_links_take_labels_that_come_back,
         spoil=lambda content: first_panel(content)["fieldConfig"]["defaults"].update(
             links=[{"title": "x", "url": "/d/roofline-agent?var-instance=${__field.labels.nobody}"}]
+        ),
+    ),
+    Rule(
+        name="links take only columns that are there",
+        complaints=_links_take_columns_that_are_there,
+        spoil=lambda content: first_panel(content)["fieldConfig"]["defaults"].update(
+            links=[{"title": "x", "url": "/d/roofline-node?var-instance=${__data.fields.Nodee}"}]
         ),
     ),
     Rule(

@@ -179,7 +179,8 @@ def corners(*, double: bool) -> tuple[list[Series], list[Series]]:
 def expected_answers() -> dict[str, list[Series]]:
     """By refId, what Prometheus answers to the roofline of GPUs."""
     points: list[list[Series]] = [
-        [({"instance": "n1", "gpu": str(gpu)}, (3 + gpu) * scale) for gpu in (0, 1)] for scale in (1, TERA)
+        [({"instance": "n1", "gpu": str(gpu), "uuid": f"GPU-{gpu}"}, (3 + gpu) * scale) for gpu in (0, 1)]
+        for scale in (1, TERA)
     ]
     bf16, fp8 = corners(double=False), corners(double=True)
     return dict(zip("ABCDEF", [*points, *bf16, *fp8], strict=True))
@@ -232,7 +233,7 @@ def drawn_roofline() -> Frames:
 
 def test_each_gpu_is_a_point(drawn_roofline: Frames) -> None:
     points = frame_with("GPUs", drawn_roofline)
-    assert [one["name"] for one in points] == ["Node", "GPU", "FLOP/byte", "GPUs"]
+    assert [one["name"] for one in points] == ["Node", "GPU", "UUID", "FLOP/byte", "GPUs"]
     found = zip(*(field(points, name) for name in ("GPU", "FLOP/byte", "GPUs")), strict=True)
     assert sorted(found) == [("0", 3, 3 * TERA), ("1", 4, 4 * TERA)]
 

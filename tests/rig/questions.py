@@ -119,11 +119,15 @@ def dashboard_questions(path: Path, builtin: Mapping[str, str]) -> list[Question
         if variable["type"] == "query"
     ]
     for annotation in board.get("annotations", {}).get("list", []):
-        if annotation.get("expr"):
-            place = f"{path.name}: annotation {annotation['name']}"
-            questions.append(
-                Question(place=place, expression=fill_in(annotation["expr"], variables), kind="annotation")
+        if annotation.get("builtIn"):  # Grafana's own, which asks nobody
+            continue
+        questions.append(
+            Question(
+                place=f"{path.name}: annotation {annotation['name']}",
+                expression=fill_in(annotation["target"]["expr"], variables),
+                kind="annotation",
             )
+        )
     for panel in _panels(board):
         for target in panel.get("targets") or []:
             if not target.get("expr"):

@@ -25,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 GENERATED = ROOT / "rules" / "generated"
 CASES = ROOT / "rules" / "tests"
 
+RECORDINGS = "recordings"
+"""The cases of what is recorded, which are no alert's."""
 KINDS = ("fires", "silent without traffic", "silent at the border", "silent on missing data")
 """What the names of an alert's cases begin with; each must be there."""
 NO_BORDER = frozenset(alert.name for alert in ALERTS if alert.threshold is None)
@@ -69,7 +71,7 @@ def cases_of(name: str) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("name", RUNBOOK_NAMES)
+@pytest.mark.parametrize("name", [*RUNBOOK_NAMES, RECORDINGS])
 def test_the_cases_hold(name: str) -> None:
     tested = promtool("test", "rules", CASES / f"{name}.yaml")
     assert tested.returncode == 0, tested.stdout + tested.stderr
@@ -213,7 +215,7 @@ def test_a_runbook_says_what_one_needs_in_order(name: str) -> None:
 
 def test_no_runbook_is_of_an_alert_that_does_not_exist() -> None:
     assert {path.stem for path in (ROOT / "rules" / "runbooks").glob("*.md")} == set(RUNBOOK_NAMES)
-    assert {path.stem for path in CASES.glob("*.yaml")} == set(RUNBOOK_NAMES)
+    assert {path.stem for path in CASES.glob("*.yaml")} == {*RUNBOOK_NAMES, RECORDINGS}
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: f"{alert.name}-{alert.severity}")
