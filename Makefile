@@ -5,10 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 VLLM_DIR ?= .venv-vllm
 LLAMACPP_DIR ?= .venv-llamacpp
+ENGINE ?= $(firstword $(foreach engine,docker podman,$(if $(shell command -v $(engine) 2>/dev/null),$(engine))))
+IMAGE  ?= roofline-agent:0.1.0
+PLATFORM ?=
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak bench bench-scale generate tools clean
+.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak bench bench-scale generate image sbom lock tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,11 +54,23 @@ bench-scale: $(VENV)/.dev tools  ## What a month of recorded increases costs to 
 generate: $(VENV)/.dev  ## Rewrite generated files and goldens; the diff is the review
 	@$(BIN)/python -m pytest -q -n 2 --update-golden tests $(PYTEST)
 
+image:  ## The container image (docker or podman); IMAGE=NAME, PLATFORM=linux/amd64,linux/arm64
+	@test -n "$(ENGINE)" || { echo "an image needs docker or podman" >&2; exit 1; }
+	$(ENGINE) build --target image --tag $(IMAGE) $(if $(PLATFORM),--platform $(PLATFORM)) \
+	  --build-arg REVISION=$(shell git rev-parse HEAD) --build-arg CREATED=$(shell git log -1 --format=%cI) .
+
+sbom:  ## What is in the image, as CycloneDX: build/sbom.cdx.json
+	@test -n "$(ENGINE)" || { echo "an image needs docker or podman" >&2; exit 1; }
+	$(ENGINE) build --target sbom --output build .
+
+lock: $(VENV)/.dev  ## Newest versions of all libraries, with hashes, into requirements*.lock
+	@$(PIP) uv && deploy/image/lock.sh $(BIN)/uv
+
 tools:  ## Prometheus, VictoriaMetrics, Alertmanager, Chromium, Node and a C compiler, from the distribution's packages
 	@tests/install_tools.sh
 
 clean:  ## Remove what was installed and built here
-	rm -rf $(VENV) .venv-vllm .venv-llamacpp tests/dashboards/grafana/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .venv-llamacpp tests/dashboards/grafana/node_modules tests/helm/kubernetes/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'

@@ -9,7 +9,7 @@ declare -A package=(
   [prometheus-node-exporter]=prometheus-node-exporter [openssl]=openssl
   [prometheus-alertmanager]=prometheus-alertmanager [amtool]=prometheus-alertmanager
   [node]=nodejs [npm]=npm
-  [chromium]=chromium [cc]=gcc
+  [chromium]=chromium [cc]=gcc [systemd-analyze]=systemd
 )
 missing=()
 for tool in "${!package[@]}"; do
