@@ -132,7 +132,7 @@ class _Connection(cheroot.HTTPConnection):
                 with suppress(OSError):
                     socket.socket.send(self.socket, _NO_TLS)  # below TLS
             return Step.END
-        except OSError:
+        except (OSError, ValueError):  # ssl says so of a connection that has ended
             return Step.END
 
     def _advance(self) -> Step:
@@ -143,6 +143,8 @@ class _Connection(cheroot.HTTPConnection):
             return Step.END  # a connection does not outlive the settings that it was made under
         if not self._has_met:
             self._meet()
+        if self.rfile.has_data():
+            return Step.WORK  # it came along with the last request
         if not self.is_new and not len(self.rfile):
             self.since = time.monotonic()  # its next request begins
         return self._receive()

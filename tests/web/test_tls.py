@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,34 @@ def test_pages_are_served_over_tls(directory: Path, authority: Authority, server
             assert answer.status_code == 200
             assert answer.text == "roofline_build_info 1\n"
         assert shake_hands(port)[0] == "TLSv1.3"
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["http", "https"])
+def test_requests_that_come_at_once_are_answered_one_after_another(
+    directory: Path, authority: Authority, server: Pair, secured: bool
+) -> None:
+    asked = b"".join(b"GET /metrics HTTP/1.1\r\nHost: h\r\nX: %d\r\n\r\n" % number for number in range(100))
+    last = b"GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    with serving(directory, {}) if secured else plain() as port, ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+        if secured:
+            connection = context.wrap_socket(connection, server_hostname="localhost")
+            stack.enter_context(connection)
+        connection.sendall(asked + last)
+        received = b""
+        while chunk := connection.recv(65536):
+            received += chunk
+    assert received.count(b"HTTP/1.1 200") == 101
+
+
+@contextmanager
+def plain() -> Iterator[int]:
+    exposed = start()
+    try:
+        yield exposed.port
+    finally:
+        exposed.close()
 
 
 def test_certificate_and_key_may_stand_in_the_file_itself(
