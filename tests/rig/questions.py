@@ -102,7 +102,8 @@ def fill_in(expression: str, variables: Mapping[str, str]) -> str:
             return f'=~"{ANY}"' if match["operator"] == "=" else '!=""'
         return f'{match["operator"]}"{found}"'
 
-    return compress_offsets(_VARIABLE.sub(value, _MATCHER.sub(matcher, expression)))
+    # Only offsets as they are written: what a variable stands for is of the run already.
+    return _VARIABLE.sub(value, _MATCHER.sub(matcher, compress_offsets(expression)))
 
 
 # --- dashboards ----------------------------------------------------------------------------------
