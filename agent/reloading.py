@@ -16,12 +16,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from agent.config import Configuration, load_configuration, parse_configuration
-from agent.errors import ConfigurationError
+from agent.errors import AgentError, ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ class Reloader:
     def reload(self, who: str) -> str:
         """Load the file now. Gives what is different, in words.
 
-        Raises `ConfigurationError` with every problem, and all goes on as it was.
+        Raises `ConfigurationError` with every problem, and all goes on as it was; `AgentError` for a bug.
         """
         if self._file is None:
             log.error("%s: %s", who, NOTHING)
@@ -156,26 +155,25 @@ class Reloader:
             problems = "; ".join(error.problems)
             log.error("%s: refused (%s), the last good configuration goes on: %s", file.path, who, problems)
             raise ConfigurationError(str(file.path), error.problems) from None
+        except Exception as error:  # a bug must not pass for a success, nor end the thread that watches
+            log.exception("%s: could not be brought into force (%s)", file.path, who)
+            problem = f"could not be brought into force: {type(error).__name__}; the log has the traceback"
+            self._agent.note_refusal((problem,))
+            raise AgentError(f"{file.path}: {problem}") from error
         log.warning("%s: loaded (%s): %s", file.path, who, difference)
         return difference
 
     def _run(self) -> None:
         while True:
-            try:
-                who = self._asked.get(timeout=self._look_seconds if self._file is not None else None)
-            except queue.Empty:
-                self._guarded(self.look)
-                continue
-            if who is None:
-                return
-            self._guarded(partial(self.reload, who))
-
-    def _guarded(self, load: Callable[[], object]) -> None:
-        try:
-            with suppress(ConfigurationError):  # it was logged
-                load()
-        except Exception:  # as in a poller's thread: a bug must not end it unseen
-            log.exception("the configuration could not be exchanged")
+            with suppress(AgentError):  # it was logged
+                try:
+                    who = self._asked.get(timeout=self._look_seconds if self._file is not None else None)
+                except queue.Empty:
+                    self.look()
+                    continue
+                if who is None:
+                    return
+                self.reload(who)
 
     def close(self) -> None:
         """Load nothing more."""

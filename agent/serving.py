@@ -121,8 +121,7 @@ class Serving:
             track.adopt(
                 keep_seconds=rules.keep_seconds,
                 gap_seconds=rules.gap_seconds,
-                old=self._rules.objectives,
-                new=rules.objectives,
+                objectives=rules.objectives,
             )
         self._rules = rules
 
@@ -196,6 +195,7 @@ class Serving:
             track = self._engines[key] = EngineTrack(
                 keep_seconds=self._rules.keep_seconds,
                 gap_seconds=self._rules.gap_seconds,
+                objectives=self._rules.objectives,
             )
         track.seen_at_seconds = now
         process = server.found.facts if server.found is not None else ModelFacts()

@@ -19,6 +19,7 @@ from agent.roofline.bottleneck import Settled, Verdict
 from agent.roofline.gpus import GpuSpec
 from agent.window import EngineHistory, GpuHistory
 
+NO_OBJECTIVES: Mapping[str, Objective] = {}
 HISTORY_SECONDS = 15 * 60.0
 """How far back the status page shows the classes."""
 
@@ -120,8 +121,12 @@ class GpuTrack:
 class EngineTrack:
     """All that is remembered of one engine."""
 
-    def __init__(self, *, keep_seconds: float, gap_seconds: float) -> None:
+    def __init__(
+        self, *, keep_seconds: float, gap_seconds: float, objectives: Mapping[str, Objective] = NO_OBJECTIVES
+    ) -> None:
         self.history = EngineHistory(keep_seconds=keep_seconds, gap_seconds=gap_seconds)
+        # As last known, those that hold no longer included: they may come back.
+        self._objectives = dict(objectives)
         self.account = EngineAccount()
         self.settled: Settled | None = None
         self.seen_at_seconds = 0.0
@@ -132,17 +137,14 @@ class EngineTrack:
         # Of each GPU, the seconds measured up to this engine's last page.
         self._measured_seconds: dict[str, float] = {}
 
-    def adopt(
-        self,
-        *,
-        keep_seconds: float,
-        gap_seconds: float,
-        old: Mapping[str, Objective],
-        new: Mapping[str, Objective],
-    ) -> None:
-        """Another window and pace, and objectives in place of the old ones; what was counted stays."""
+    def adopt(self, *, keep_seconds: float, gap_seconds: float, objectives: Mapping[str, Objective]) -> None:
+        """Another window and pace, and other objectives; what was counted stays."""
         self.history.adopt(keep_seconds=keep_seconds, gap_seconds=gap_seconds)
-        self.met_before = carry_over(self.history.totals, old=old, new=new, before=self.met_before)
+        self.met_before = {
+            **self.met_before,
+            **carry_over(self.history.totals, old=self._objectives, new=objectives, before=self.met_before),
+        }
+        self._objectives.update(objectives)
 
     def measured_since(self, uuid: str, gpu: GpuTrack) -> float:
         """Seconds since the last page for which the GPU's own bytes were measured."""

@@ -141,6 +141,18 @@ def test_a_signal_ends_the_demo_without_a_word(tmp_path: Path, number: signal.Si
         assert demo.errors.read_text() == ""
 
 
+def test_the_demo_loads_its_configuration_again_and_keeps_its_engines(tmp_path: Path) -> None:
+    with running_demo(tmp_path, "--scenario", "idle") as demo:
+        page = demo.url("status page")
+        engines = yaml.safe_load(get(f"{page}config").text)["engines"]
+        path = tmp_path / "agent.yaml"
+        path.write_text(path.read_text() + "window_seconds: 77\n")
+        demo.process.send_signal(signal.SIGHUP)
+        soon(lambda: yaml.safe_load(get(f"{page}config").text)["window_seconds"] == 77)
+        assert yaml.safe_load(get(f"{page}config").text)["engines"] == engines
+        assert demo.errors.read_text().endswith(f"{path}: loaded (SIGHUP): window_seconds 30 → 77\n")
+
+
 def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

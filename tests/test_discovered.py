@@ -262,6 +262,24 @@ def test_a_found_server_is_shown_the_credentials_of_its_selector_and_no_others(
     assert set(server.shown) == {shown}
 
 
+def test_found_servers_are_kept_unless_they_are_to_be_asked_with_other_credentials() -> None:
+    def wiring(*headers: str) -> Wiring:
+        credentials = [
+            {"pod_labels": [f"team={at}"], "headers": {"A": one}} for at, one in enumerate(headers)
+        ]
+        kubernetes = {"enabled": True, "namespaces": ["chat"], "credentials": credentials}
+        document = {"discovery": {"kubernetes": kubernetes}}
+        return Wiring(Configuration.model_validate(document), ManualClock())
+
+    one = FoundServer(url="http://127.0.0.1:8000/metrics", credential="0")
+    poller = wiring("a", "b").found(one, {}).poller
+    running = {poller.source.name: poller}
+    assert wiring("a", "c").found(one, running).poller is poller
+    assert wiring("new", "b").found(one, running).poller is not poller
+    assert wiring("b", "a").found(replace(one, credential="1"), running).poller is poller
+    assert wiring("a", "b").found(replace(one, credential=None), running).poller is not poller
+
+
 def test_a_pod_that_is_not_told_its_node_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.delenv("NODE_NAME", raising=False)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,11 +122,13 @@ class Daemon:
         self._base = {
             "web": {"listen_address": "127.0.0.1:0", "config_file": str(web), "enable_lifecycle": True},
             "discovery": {"processes": {"enabled": False}},
-            "interval_seconds": 0.2,
-            "engines_interval_seconds": 0.5,
+            # Not shorter: three of them without a reading are silence, also on a machine that is busy.
+            "interval_seconds": 1,
+            "engines_interval_seconds": 1.5,
             "window_seconds": 5,
             "engines": self.engines,
             "prices": [{"usd_per_hour": 3600}],
+            "slo": {"ttft_seconds": 0.5, "inter_token_seconds": 0.1},
         }
         self.path = directory / "agent.yaml"
         self.write(self.good())
@@ -185,7 +187,7 @@ class Daemon:
         if dice.random() < 0.1:
             changes["dcgm"] = {"url": "http://127.0.0.1:9/metrics"}
         if dice.random() < 0.2:
-            changes["engines_interval_seconds"] = dice.choice((0.5, 1, 2))
+            changes["engines_interval_seconds"] = dice.choice((1.5, 2, 2.5))
         if dice.random() < 0.2:
             changes["nvml"] = {"gpm": dice.random() < 0.5}
         return yaml.safe_dump({**self._base, **changes})
@@ -203,9 +205,13 @@ class Daemon:
         """Over HTTP; it is done when this returns."""
         return self._session.post(f"{self.base}/-/reload", timeout=HUNG_SECONDS)
 
+    def get(self, path: str) -> str:
+        """A page."""
+        return self._session.get(self.base + path, timeout=HUNG_SECONDS).text
+
     def values(self) -> Mapping[str, float]:
         """On the page now."""
-        page = self._session.get(f"{self.base}/metrics", timeout=HUNG_SECONDS).text
+        page = self.get("/metrics")
         return {
             series: float(value) for series, value in re.findall(r"^(\S+?(?:\{.*\})?) (\S+)$", page, re.M)
         }
@@ -238,11 +244,16 @@ def scraped(daemon: Daemon) -> Iterator[list[Scraper]]:
 
 def soon(daemon: Daemon, name: str, value: float) -> Mapping[str, float]:
     """The page, once it says so."""
+    until(lambda: daemon.values().get(name) == value)
+    return daemon.values()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is so."""
     end = time.monotonic() + HUNG_SECONDS
-    while (values := daemon.values()).get(name) != value:
-        assert time.monotonic() < end, f"{name} is {values.get(name)} and never {value}"
+    while not condition():
+        assert time.monotonic() < end, f"it did not come to be within {HUNG_SECONDS} s"
         time.sleep(0.1)
-    return values
 
 
 @pytest.mark.parametrize("reloads", [60, pytest.param(1000, marks=pytest.mark.long)])
@@ -253,8 +264,8 @@ def test_reloads_under_load_lose_no_scrape_and_leak_nothing(
     daemon = Daemon(tmp_path, nvml_library)
     begun = time.monotonic()
     try:
+        until(lambda: sum("engine_steps_total" in one for one in daemon.values()) == 2)
         with scraped(daemon) as scrapers:
-            time.sleep(2.5)  # two pages of each engine
             for number in range(reloads):
                 if number == reloads // 5:
                     time.sleep(1.0)
@@ -273,7 +284,7 @@ def test_reloads_under_load_lose_no_scrape_and_leak_nothing(
         problems = [problem for scraper in scrapers for problem in scraper.problems]
         scrapes = sum(scraper.scrapes for scraper in scrapers)
         print(f"{reloads} reloads, {scrapes} scrapes in {took:.0f} s: {settled}, then {held}")
-        assert problems == []
+        assert problems[:5] == []
         assert scrapes > reloads / 2
         assert abs(held.threads - settled.threads) <= 2  # an engine more or less
         assert held.files <= settled.files + 8
@@ -308,5 +319,16 @@ def test_a_running_agent_loads_its_file_on_sighup_and_when_it_changes(
         assert sum(series.startswith("roofline_engine_up{") for series in values) == 1
         assert "window_seconds: must be a valid number" in daemon.log
         assert f"engines removed: {daemon.servers[1]}" in daemon.log
+        shown = yaml.safe_load(daemon.get("/config"))
+        assert [engine["url"] for engine in shown["engines"]] == [daemon.engines[0]["url"]]
+        # GPUs that are not to be read leave, and come back with all that was counted of them.
+        observed = {one: value for one, value in values.items() if "gpu_observed_seconds_total" in one}
+        daemon.write(daemon.good(nvml={"enabled": False}))
+        assert daemon.reload().text == f"engines added: {daemon.servers[1]}; nvml.enabled true → false\n"
+        until(lambda: not any("gpu_up" in one for one in daemon.values()))
+        daemon.write(daemon.good())
+        assert daemon.reload().status_code == 200
+        until(lambda: all(daemon.values().get(one, 0.0) >= value for one, value in observed.items()))
+        assert len(observed) == 2
     finally:
         daemon.close()

@@ -19,7 +19,7 @@ from agent.app import Agent
 from agent.assessment import Assessment
 from agent.clock import ManualClock
 from agent.config import load_configuration, parse_configuration
-from agent.errors import ConfigurationError
+from agent.errors import AgentError, ConfigurationError
 from agent.exposition.headline import notes
 from agent.exposition.json_view import assessment_document
 from agent.reloading import NOTHING, ConfigurationFile, Reloader
@@ -270,6 +270,9 @@ def test_an_event_is_judged_by_the_target_of_its_time(begin: Begin) -> None:
     assert more > events
     # None of the later ones was as fast; those before stay good.
     assert scene.value("engine_slo_good_events_total", slo="ttft") == events
+    scene.reload()  # without a target nothing is counted, and nothing forgotten
+    scene.run(1)
+    assert not [name for name, _ in scene.samples() if name == "roofline_engine_slo_good_events_total"]
     scene.reload(slo={"ttft_seconds": 10})
     scene.run(60)
     last = scene.value("engine_slo_events_total", slo="ttft")
@@ -534,6 +537,25 @@ def test_what_was_refused_is_not_tried_again_until_it_changes(tmp_path: Path) ->
     reloader.look()
     assert len(agent.refusals) == 1
     assert agent.windows == []
+
+
+def test_a_bug_does_not_pass_for_a_success_and_ends_nothing(tmp_path: Path) -> None:
+    class Broken(Recorded):
+        def adopt(self, configuration: Any) -> str:
+            raise RuntimeError("a bug")
+
+    path = tmp_path / "agent.yaml"
+    path.write_text("")
+    agent = Broken()
+    reloader = Reloader(ConfigurationFile(path), agent)
+    with pytest.raises(AgentError, match="RuntimeError; the log has the traceback"):
+        reloader.reload("test")
+    assert len(agent.refusals) == 1
+    reloader.start()
+    reloader.ask("SIGHUP")
+    reloader.ask("SIGHUP")
+    reloader.close()
+    assert len(agent.refusals) == 3
 
 
 @pytest.mark.parametrize("held", [b"\xff\xfe", b"#" * (2 << 20)], ids=["not UTF-8", "2 MiB"])

@@ -279,6 +279,8 @@ def _reload(request: WSGIEnvironment, reload: Reload | None) -> Answer:
         done = reload(f"POST by {request['REMOTE_USER']}")
     except ConfigurationError as error:
         return Answer(body=f"{error}\n".encode(), status="400 Bad Request")
+    except AgentError as error:
+        return Answer(body=f"{error}\n".encode(), status="500 Internal Server Error")
     return Answer(body=f"{done}\n".encode())
 
 
