@@ -39,8 +39,7 @@ class Authenticator:
             check = bcrypt.checkpw
         self._check = check
         self._hashes = {name: hashed.encode() for name, hashed in users.items()}
-        # No password gives it. As dear as the dearest, so that the time does not tell who exists.
-        self._decoy = b"$2b$" + max(hashed[4:6] for hashed in self._hashes.values()) + b"$" + b"." * 53
+        self._dearest = max(_cost(hashed) for hashed in self._hashes.values())
         self._key = secrets.token_bytes(32)
         # By user, so it cannot outgrow them; a digest is replaced whole: no lock needed.
         self._known: dict[str, bytes] = {}
@@ -61,13 +60,34 @@ class Authenticator:
         if not self._checks.acquire(blocking=False):
             raise BusyError("other credentials are being checked")
         try:
-            fits = self._check(password, self._hashes.get(user, self._decoy))
+            if not self._fits(user, password):
+                return None
         finally:
             self._checks.release()
-        if not fits or user not in self._hashes:
-            return None
         self._known[user] = digest
         return user
+
+    def _fits(self, user: str, password: bytes) -> bool:
+        """A refusal takes as long whoever is named, so that the time does not tell who exists."""
+        hashed = self._hashes.get(user)
+        if hashed is None:
+            self._check(password, _decoy(self._dearest))
+            return False
+        if self._check(password, hashed):
+            return True
+        # Each cost takes twice as long as the one before: this one and those up to the dearest are its equal.
+        for cost in range(_cost(hashed), self._dearest):
+            self._check(password, _decoy(cost))
+        return False
+
+
+def _cost(hashed: bytes) -> int:
+    return int(hashed[4:6])
+
+
+def _decoy(cost: int) -> bytes:
+    """No password gives it."""
+    return b"$2b$%02d$" % cost + b"." * 53
 
 
 def _parse_basic(authorization: str) -> tuple[str, bytes] | None:
