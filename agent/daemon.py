@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # the daemon on a real node never loads the simulator
     from agent.simulate.node import SimulatedNode
 
 
-REMEDY_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 """Between two looks at whether going on is of use."""
 REMEDIES: Mapping[Remedy, str] = {
     "exec": "the driver was changed under the running agent: starting anew, with its new library",
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         reloader.start()
         # In one write: other threads log to the same stream.
         sys.stderr.write(f"roofline-agent {__version__} answers on port {agent.port}\n")
-        while not stop.wait(REMEDY_SECONDS) and remedy is None:
+        while not stop.wait(LOOK_SECONDS) and remedy is None:
             remedy = agent.remedy()
     finally:
         reloader.close()
@@ -105,7 +105,9 @@ def demo(options: argparse.Namespace) -> int:
         if (dcgm := node.dcgm_configuration()) is not None:
             print(f"  dcgm-exporter {dcgm['url']}")
         print("The first window fills within half a minute. Ctrl-C ends it.", flush=True)
-        stop.wait()
+        # Looking up now and then: a signal that comes just before a wait without end is not seen in it.
+        while not stop.wait(LOOK_SECONDS):
+            pass
     finally:
         if reloader is not None:
             reloader.close()
