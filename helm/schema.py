@@ -19,6 +19,7 @@ from rules.alerts import ALERTS, Severity
 Schema = dict[str, Any]
 
 DURATION = r"^([0-9]+(ms|[smhdwy]))+$"
+DECIMAL = r"^[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?$"
 TEXTS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 OBJECT: Schema = {"type": "object"}
 OBJECTS: Schema = {"type": "array", "items": OBJECT}
@@ -140,7 +141,7 @@ def _alert(*, threshold: bool) -> Schema:
         "severity": {"enum": list(get_args(Severity))},
     }
     if threshold:
-        properties["threshold"] = {"type": "number", "minimum": 0}
+        properties["threshold"] = _number({"type": "number", "minimum": 0})
     return _strict(properties)
 
 
@@ -159,6 +160,11 @@ def _configuration(definitions: Schema) -> Schema:
     return plain
 
 
+def _number(schema: Schema) -> Schema:
+    """Or as text: what ``--set`` makes of a number with a point."""
+    return {"anyOf": [schema, {"type": "string", "pattern": DECIMAL}]}
+
+
 def _plain(schema: Any, *, names: bool = False) -> Any:
     """Without titles and docstrings, which speak of Python; `names`: its keys are those of properties."""
     if isinstance(schema, list):
@@ -166,8 +172,9 @@ def _plain(schema: Any, *, names: bool = False) -> Any:
     if not isinstance(schema, dict):
         return schema
     unwanted = () if names else ("title", "description", "default", "writeOnly")
-    return {
+    kept = {
         key: _plain(value, names=key == "properties" and not names)
         for key, value in schema.items()
         if key not in unwanted
     }
+    return _number(kept) if not names and kept.get("type") == "number" else kept

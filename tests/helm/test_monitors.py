@@ -68,6 +68,12 @@ def test_thresholds_durations_severities_labels_and_runbooks_can_be_changed() ->
     assert [one["labels"]["severity"] for one in alerts if one["alert"] == "EngineDown"] == ["critical"]  # type: ignore[index]
 
 
+def test_a_threshold_may_come_from_the_command_line() -> None:
+    text = render(settings=(*RULES, "prometheusRule.alerts.GpuHostBound.threshold=0.35"))
+    (bound,) = [one for one in alerts_of(text) if one["alert"] == "GpuHostBound"]
+    assert str(bound["expr"]).endswith("> 0.35")
+
+
 def test_boards_are_byte_for_byte_those_of_the_repository() -> None:
     boards = {
         key: text

@@ -1,0 +1,188 @@
+"""A container as the kubelet would run it: namespaces, a root of its own, read-only, no capability.
+
+The root has only what an image would have and what the pod mounts: the interpreter with its libraries, files
+of ConfigMaps and Secrets with the kubelet's owners and modes. What the rendered security context says is what
+is done; what it says that cannot be done here – seccomp's default profile – is not.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.rig.programs import tool
+
+REPOSITORY = Path(__file__).parents[2]
+INSTALLED = Path(os.environ.get("AGENT_PREFIX", sys.prefix))
+"""Where the agent is installed; AGENT_PREFIX names another place, such as one made from the lock."""
+
+Files = Mapping[str, Mapping[str, str]]
+"""Of each ConfigMap or Secret, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What a pod finds in its cluster."""
+
+    config_maps: Files
+    secrets: Files
+    fields: Mapping[str, str]
+    """For the downward API."""
+    hosts: Mapping[str, str]
+    """Addresses by name."""
+    driver: Path | None = None
+    """The folder of libnvidia-ml.so.1, which NVIDIA's runtime would mount."""
+
+
+@contextmanager
+def running(
+    pod: dict[str, Any], cluster: Cluster, directory: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The first container of the pod, until it is left: then it must end in its time, and well."""
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            command_of(pod, cluster, directory), stdout=written, stderr=subprocess.STDOUT, env={}
+        )
+    try:
+        yield process
+    finally:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for child in children.read_text().split() if process.poll() is None else ():
+            os.kill(int(child), signal.SIGTERM)
+        try:
+            process.wait(pod["terminationGracePeriodSeconds"])
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        finally:
+            process.wait()
+    assert process.returncode == 0, log.read_text()
+
+
+def command_of(pod: dict[str, Any], cluster: Cluster, directory: Path) -> list[str]:
+    """What runs the first container of the pod, with `directory` as its root."""
+    (container,) = pod["containers"]
+    context = {**pod["securityContext"], **container["securityContext"]}
+    mounts = _mounts(cluster)
+    for _, target in mounts:
+        (directory / target.relative_to("/")).mkdir(parents=True, exist_ok=True)
+    for name in ("proc", "dev", "tmp", "etc"):
+        (directory / name).mkdir(exist_ok=True)
+    for device in ("null", "urandom"):
+        (directory / "dev" / device).touch()
+    for link in ("bin", "lib", "lib64", "sbin"):
+        if Path("/", link).is_symlink():
+            (directory / link).symlink_to(Path("/", link).readlink())
+    (directory / "etc" / "hosts").write_text(
+        "".join(
+            f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **cluster.hosts}.items()
+        )
+    )
+    _lay_volumes(pod, container, cluster, directory, context["fsGroup"])
+    steps = ["mount --make-rprivate /", f"mount --bind {directory} {directory}"]
+    for source, target in [
+        *mounts,
+        *((Path("/dev", name), Path("/dev", name)) for name in ("null", "urandom")),
+    ]:
+        place = shlex.quote(f"{directory}{target}")
+        steps.append(f"mount --bind {shlex.quote(str(source))} {place}")
+        if source.is_dir():
+            steps.append(f"mount -o remount,bind,ro {place}")
+    steps.append(f"mount -t proc proc {directory}/proc")
+    if context["readOnlyRootFilesystem"]:
+        steps.append(f"mount -o remount,bind,ro {directory}")
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["allowPrivilegeEscalation"] is False
+    user = (
+        f"setpriv --reuid {context['runAsUser']} --regid {context['runAsGroup']} "
+        f"--groups {context['fsGroup']} --no-new-privs "
+        "--bounding-set=-all --inh-caps=-all --ambient-caps=-all"
+    )
+    environment = {"PATH": f"{INSTALLED}/bin:/usr/bin:/bin", **_environment(container, cluster)}
+    if cluster.driver is not None:
+        environment["LD_LIBRARY_PATH"] = str(cluster.driver)
+    words = [
+        *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
+        *container["command"],
+        *container["args"],
+    ]
+    steps.append(f"exec chroot {directory} {user} {shlex.join(words)}")
+    unshare = tool("unshare", "util-linux")
+    return [
+        unshare,
+        "--mount",
+        "--pid",
+        "--ipc",
+        "--uts",
+        "--fork",
+        "--kill-child",
+        "sh",
+        "-euc",
+        "\n".join(steps),
+    ]
+
+
+def _mounts(cluster: Cluster) -> list[tuple[Path, Path]]:
+    """What stands for the image: the system's libraries, the interpreter, the installation."""
+    base = Path(os.path.realpath(INSTALLED / "bin" / "python")).parents[1]
+    wanted = [Path("/usr"), base, INSTALLED, *([REPOSITORY] if INSTALLED.is_relative_to(REPOSITORY) else [])]
+    wanted += [Path(name) for name in ("/lib", "/lib64", "/bin") if not Path(name).is_symlink()]
+    wanted += [cluster.driver] if cluster.driver is not None else []
+    tops = [one for one in wanted if not any(one != other and one.is_relative_to(other) for other in wanted)]
+    return [(one, one) for one in dict.fromkeys(tops)]
+
+
+def _lay_volumes(
+    pod: dict[str, Any], container: dict[str, Any], cluster: Cluster, directory: Path, group: int
+) -> None:
+    """Files where the pod mounts them, as the kubelet lays them: a Secret's for the group alone."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for mount in container["volumeMounts"]:
+        volume = volumes[mount["name"]]
+        place = directory / Path(mount["mountPath"]).relative_to("/")
+        place.mkdir(parents=True, exist_ok=True)
+        if "configMap" in volume:
+            files, mode = cluster.config_maps[volume["configMap"]["name"]], 0o644
+        else:
+            files, mode = cluster.secrets[volume["secret"]["secretName"]], volume["secret"]["defaultMode"]
+        lay_files(place, files, group=group, mode=mode)
+
+
+def lay_files(place: Path, files: Mapping[str, str], *, group: int, mode: int) -> None:
+    """As the kubelet does: in a folder of their own, to which a link is turned when all are there."""
+    folder = Path(tempfile.mkdtemp(prefix="..", dir=place))
+    folder.chmod(0o755)
+    for name, text in files.items():
+        path = folder / name
+        path.write_text(text)
+        shutil.chown(path, 0, group)
+        path.chmod(mode)
+        if not (place / name).is_symlink():
+            (place / name).symlink_to(Path("..data", name))
+    turned = place / "..data_tmp"
+    turned.symlink_to(folder.name)
+    turned.rename(place / "..data")
+
+
+def _environment(container: dict[str, Any], cluster: Cluster) -> dict[str, str]:
+    return {one["name"]: _value(one, cluster) for one in container["env"]}
+
+
+def _value(variable: dict[str, Any], cluster: Cluster) -> str:
+    if "value" in variable:
+        return str(variable["value"])
+    source = variable["valueFrom"]
+    if "fieldRef" in source:
+        return cluster.fields[source["fieldRef"]["fieldPath"]]
+    key = source["secretKeyRef"]
+    return cluster.secrets[key["name"]][key["key"]]
