@@ -44,13 +44,10 @@ ENGINE_RESTART = at_timestamp(
     text="{{engine}} {{server}} rank {{rank}} on {{instance}}: {{model}}",
     colour="purple",
 )
-AGENT_RESTART = at_timestamp(
-    "Agent restart", metric("process_start_time_seconds"), text="{{instance}}", colour="blue"
-)
-RELOAD = at_timestamp(
-    "Configuration reload",
+LOADED = at_timestamp(
+    "Configuration loaded",
     metric("config_last_reload_success_timestamp_seconds"),
-    text="{{instance}}",
+    text="{{instance}}: the agent was started, or took its configuration anew",
     colour="green",
 )
 XID = at_timestamp(
@@ -70,4 +67,4 @@ THROTTLE = annotation(
     colour="orange",
 )
 
-STANDARD: tuple[Json, ...] = (ENGINE_RESTART, XID, RELOAD, THROTTLE, AGENT_RESTART)
+STANDARD: tuple[Json, ...] = (ENGINE_RESTART, XID, LOADED, THROTTLE)

@@ -51,7 +51,7 @@ gpu_seconds = recorded(
 
 OF_MODEL = ",".join(regex_matcher(label) for label in ("cluster", "job", "model"))
 """Series of models are sums over nodes, and have no instance."""
-LOCAL, REMOTE = 'location="local"', 'location="remote"'
+LOCAL = 'location="local"'
 IDLE_PHASE, NOT_IDLE = 'phase="idle"', 'phase!="idle"'
 MEMORY_BOUND = 'bottleneck="memory_bandwidth"'
 MILLION = "1e6"
@@ -145,7 +145,6 @@ dashboard = board(
         table(
             "Models",
             Column("Paid", of_models(cost, "model, part", matchers=LOCAL), unit=DOLLARS),
-            Column("Elsewhere", of_models(cost, "model, part", matchers=REMOTE), unit=DOLLARS),
             Column("$ per million tokens", per_million("model, part"), unit=DOLLARS),
             Column(
                 "Without idle",
@@ -177,9 +176,9 @@ dashboard = board(
             labels={"model": "Model", "part": "GPU type"},
             sort_by="Paid",
             links=(link_to("fleet", "Where it runs", model="Model"),),
-            description="The dearest on top; elsewhere is an estimate for GPUs on other nodes, which those "
-            "count as held by no engine. Much idle: fewer replicas. Little idle, memory-bound and dear: a "
-            "larger batch, fp8 weights, or a cheaper GPU; roofline-agent advise puts numbers on each.",
+            description="The dearest on top. Paid is for GPUs of the engine's own node; a token's price "
+            "has those on other nodes too. Much idle: fewer replicas. Little idle, memory-bound and dear: "
+            "a larger batch, fp8 weights, or a cheaper GPU; roofline-agent advise puts numbers on each.",
             height=10,
             width=24,
         ),

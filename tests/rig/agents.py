@@ -48,6 +48,7 @@ STEADY_SECONDS = 30
 BEFORE_OUTAGE_SECONDS = 10
 """Where something goes wrong, the first scrapes do not see it yet."""
 BEFORE = {
+    "engine-down": 140,  # it is down, and comes back before the end
     "hung-engine": 76,  # that an engine hangs is said when it has for a minute, which no table compresses
     "kv-filling": 160,  # the longer the answers are, the less their cost grows with each further token
 }
