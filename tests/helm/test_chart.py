@@ -118,6 +118,17 @@ def test_a_chart_version_restarts_no_pod(tmp_path: Path) -> None:
     assert before["spec"] == after["spec"]
 
 
+def test_pods_restart_for_what_a_running_agent_cannot_take_and_for_nothing_else() -> None:
+    def template(*settings: str) -> Object:
+        made: Object = the(render(settings=settings), "DaemonSet")["spec"]["template"]
+        return made
+
+    assert template("config.window_seconds=60") == template()
+    assert template("web.enableLifecycle=true") != template()
+    changes = ("restartOnConfigChange=true",)
+    assert template(*changes, "config.window_seconds=60") != template(*changes)
+
+
 # --- privileges ----------------------------------------------------------------------------------------
 
 

@@ -206,12 +206,18 @@ tls_server_config:
 {{- $name }}
 {{- end }}
 
-{{/* The configuration file: as given, but for what the chart decides. */}}
-{{- define "roofline-agent.config" -}}
-{{- $config := deepCopy (.Values.config | default dict) }}
+{{/* The part of the configuration that holds from a process's start to its end. */}}
+{{- define "roofline-agent.web" -}}
 {{- $web := dict "listen_address" (printf "%s:%s" ((.Values.web).host | default "") (include "roofline-agent.port" .)) }}
 {{- with include "roofline-agent.webFile" . }}{{ $_ := set $web "config_file" . }}{{ end }}
 {{- if (.Values.web).enableLifecycle }}{{ $_ := set $web "enable_lifecycle" true }}{{ end }}
+{{- toYaml $web }}
+{{- end }}
+
+{{/* The configuration file: as given, but for what the chart decides. */}}
+{{- define "roofline-agent.config" -}}
+{{- $config := deepCopy (.Values.config | default dict) }}
+{{- $web := include "roofline-agent.web" . | fromYaml }}
 {{- $discovery := dict
   "processes" (dict "enabled" (eq (include "roofline-agent.seesProcesses" .) "true"))
   "kubernetes" (dict "enabled" (eq (include "roofline-agent.watchesPods" .) "true"))
