@@ -79,6 +79,9 @@ def render_schema(values: str) -> str:
     """The schema for these values, as Helm reads it."""
     definitions: Schema = {}
     root = _section(parse_values(values), (), definitions)
+    # Where another chart has this one as a part: its switch for it, and whatever is global there.
+    root["properties"]["enabled"] = {"type": "boolean"}
+    root["properties"]["global"]["additionalProperties"] = True
     document = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the chart roofline-agent",

@@ -41,10 +41,9 @@ def render(
     settings: tuple[str, ...] = (),
     kinds: tuple[str, ...] = CUSTOM_KINDS,
     chart: Path = CHART,
-    kubernetes: str = "1.33.0",
 ) -> str:
     """All objects as text; `kinds` are those that the cluster knows besides its own."""
-    options: list[str | Path] = ["--namespace", "gpu", "--kube-version", kubernetes]
+    options: list[str | Path] = ["--namespace", "gpu", "--kube-version", "1.33.0"]
     for kind in kinds:
         options += ["--api-versions", kind]
     for path in values:

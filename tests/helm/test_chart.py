@@ -42,7 +42,7 @@ def test_helm_finds_nothing_to_say(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("version", kubernetes_schemas.VERSIONS)
 def test_kubernetes_takes_each_object(case: str, version: str) -> None:
-    rendered = objects(render(*CASES[case], kubernetes=f"{version}.0"))
+    rendered = objects(render(*CASES[case]))
     known = [one for one in rendered if not is_custom(one)]
     assert known
     assert [problem for one in known for problem in kubernetes_schemas.problems_of(one, version)] == []
@@ -267,6 +267,10 @@ def test_the_documented_configuration_is_taken_but_for_its_credentials(tmp_path:
 )
 def test_what_cannot_be_meant_is_refused(setting: str, said: str) -> None:
     assert said in refusal(setting)
+
+
+def test_a_chart_around_it_may_have_a_switch_for_it_and_globals_of_its_own() -> None:
+    assert render(settings=("enabled=true", "global.storageClass=fast")) == render()
 
 
 # --- upgrades ------------------------------------------------------------------------------------------
