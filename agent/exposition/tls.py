@@ -156,10 +156,10 @@ def _load_certificate(context: ssl.SSLContext, server: TlsServer, origin: Path) 
         try:
             context.load_cert_chain(cert, key, password=_no_password)
         except ssl.SSLError as error:
-            reason = error.reason or "not PEM, or not a certificate and its key"
+            words = (error.reason or "").lower().replace("_", " ")
             raise _ProblemError(
                 f"{_key_of('cert', server.cert_file)}: with {_key_of('key', server.key_file)}: "
-                f"{reason.lower().replace('_', ' ')}"
+                f"{words or 'not PEM, or not a certificate and its key'}"
             ) from None
         except _ProtectedError:
             raise _ProblemError(
