@@ -20,10 +20,10 @@ demo: $(VENV)/.demo  ## The agent on a simulated 8-GPU node, at http://localhost
 	@$(BIN)/roofline-agent demo $(DEMO)
 
 test: $(VENV)/.dev tools lint  ## Everything that must pass
-	@$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not long" $(PYTEST)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not long" $(PYTEST)
 
 test-long: $(VENV)/.dev tools  ## The long suites as well
-	@$(BIN)/python -m pytest -q -n 2 --dist loadscope $(PYTEST)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder $(PYTEST)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy

@@ -27,6 +27,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+WAITING = ("test_incidents.py", "test_prometheus.py", "test_reload_load.py")
+"""Modules that mostly wait: begun first, they wait beside the others and not after them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in WAITING)
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     """Compare a text with a file of the repository, or rewrite that file."""
