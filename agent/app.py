@@ -148,12 +148,13 @@ class Agent:
         """
         difference = Difference.between(self.configuration, configuration)
         difference.refuse_what_needs_a_restart()
-        running = {poller.source.name: poller for poller in self.pollers}
-        try:
-            parts = Wiring(configuration, self._clock, running).parts(self._surroundings)
-        except (OSError, ValueError) as error:
-            raise ConfigurationError("configuration", (f"cannot be brought into force: {error}",)) from error
-        with self.sampler.between_ticks:
+        with self.sampler.between_ticks:  # from here on nothing that runs is let go of by a tick
+            running = {poller.source.name: poller for poller in self.pollers}
+            try:
+                parts = Wiring(configuration, self._clock, running).parts(self._surroundings)
+            except (OSError, ValueError) as error:
+                problem = f"cannot be brought into force: {error}"
+                raise ConfigurationError("configuration", (problem,)) from error
             self._exchange(parts)
             self.sampler.configuration = ConfigurationStatus(loaded_unix_seconds=self._clock.unix())
         return difference
