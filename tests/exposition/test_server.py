@@ -24,7 +24,7 @@ from agent.clock import ManualClock
 from agent.errors import AgentError, ConfigurationError
 from agent.exposition.access import OPEN, Access
 from agent.exposition.authentication import MAX_CHECKS, Authenticator
-from agent.exposition.listener import MAX_HEADER_BYTES, WORKERS
+from agent.exposition.listener import MAX_CONNECTIONS, MAX_HEADER_BYTES, WORKERS
 from agent.exposition.server import (
     HEALTH_PATHS,
     PATHS,
@@ -372,6 +372,37 @@ def test_clients_that_drip_are_cut_off_and_the_others_answered(hasty_server: Exp
     stop.set()
     sender.join()
     for connection in drip:
+        connection.close()
+
+
+def ask_again(connection: http.client.HTTPConnection) -> int:
+    connection.request("GET", "/metrics")
+    reply = connection.getresponse()
+    reply.read()
+    connection.auto_open = 0  # from now on only this very connection will do
+    return reply.status
+
+
+def test_a_connection_is_kept_for_the_next_scrape(hasty_server: ExpositionServer) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", hasty_server.port, timeout=5)
+    assert ask_again(connection) == 200
+    time.sleep(1.5)  # three times what a request may take
+    assert ask_again(connection) == 200
+    connection.close()
+
+
+def test_who_holds_most_connections_loses_them_first(server: ExpositionServer) -> None:
+    kept = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    assert ask_again(kept) == 200
+    flood = [
+        socket.create_connection(("127.0.0.1", server.port), source_address=("127.0.0.2", 0))
+        for _ in range(2 * MAX_CONNECTIONS)
+    ]
+    assert ask_again(kept) == 200
+    flood[0].settimeout(5)
+    assert flood[0].recv(1) == b""
+    assert fetch(server, "/-/healthy").status == 200
+    for connection in (kept, *flood):
         connection.close()
 
 

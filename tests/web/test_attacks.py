@@ -27,9 +27,9 @@ from tests.rig.programs import free_port
 from tests.web.certificates import Authority
 
 SCRAPE_SECONDS = 10.0
-"""A Prometheus' own time-out. On a machine of one's own each takes milliseconds, some tenths in the worst case."""
+"""A Prometheus' own time-out. On a machine of one's own it takes milliseconds, and some tenths at worst."""
 TICK_SECONDS = STALLED_SECONDS
-"""Without an assessment, at an interval of one fifth of a second: then the agent itself says that it is sick."""
+"""Without an assessment, one of which is due five times a second: then the agent calls itself sick."""
 CONNECTIONS = 10_000
 MORE_BYTES = 16 << 20
 """That all of them together may cost: connections in the midst of a handshake hold some 50 kB each."""
