@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import agent
 from tests.rig.programs import tool
 
-REPOSITORY = Path(__file__).parents[2]
 INSTALLED = Path(os.environ.get("AGENT_PREFIX", sys.prefix))
 """Where the agent is installed; AGENT_PREFIX names another place, such as one made from the lock."""
+SOURCES = Path(agent.__file__).parents[1]
+"""Where its modules are: in the installation, or in a checkout to which it leads."""
 
 Files = Mapping[str, Mapping[str, str]]
 """Of each ConfigMap or Secret, by name."""
@@ -135,7 +137,7 @@ def command_of(pod: dict[str, Any], cluster: Cluster, directory: Path) -> list[s
 def _mounts(cluster: Cluster) -> list[tuple[Path, Path]]:
     """What stands for the image: the system's libraries, the interpreter, the installation."""
     base = Path(os.path.realpath(INSTALLED / "bin" / "python")).parents[1]
-    wanted = [Path("/usr"), base, INSTALLED, *([REPOSITORY] if INSTALLED.is_relative_to(REPOSITORY) else [])]
+    wanted = [Path("/usr"), base, INSTALLED, *([SOURCES] if "AGENT_PREFIX" not in os.environ else [])]
     wanted += [Path(name) for name in ("/lib", "/lib64", "/bin") if not Path(name).is_symlink()]
     wanted += [cluster.driver] if cluster.driver is not None else []
     tops = [one for one in wanted if not any(one != other and one.is_relative_to(other) for other in wanted)]

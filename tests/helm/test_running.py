@@ -120,9 +120,14 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, nvml_library: Path) -> It
     root = directory / "root"
     root.mkdir(mode=0o755)
     deployed = Deployed(text, cluster, port, directory, directory / "log")
-    with running(deployed.pod, cluster, root, deployed.log):
+    with running(deployed.pod, cluster, root, deployed.log) as process:
+
+        def is_ready() -> bool:
+            assert process.poll() is None, deployed.log.read_text()
+            return deployed.get(ready)[0] == 200
+
         ready = deployed.pod["containers"][0]["readinessProbe"]["httpGet"]["path"]
-        until(lambda: deployed.get(ready)[0] == 200, deployed.log.read_text)
+        until(is_ready, deployed.log.read_text)
         yield deployed
 
 
