@@ -7,7 +7,6 @@ loaded.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import warnings
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from agent import __version__, planning
+from agent import __version__, logs, planning
 from agent.errors import AgentError, ConfigurationError
 from agent.simulate.scenarios import SCENARIOS
 
@@ -26,11 +25,7 @@ DEFAULT_SCENARIO = "node"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO if options.verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
+    logs.set_up("text", "debug" if options.verbose else "warning")
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -39,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{error.origin}: {problem}", file=sys.stderr)
         return EXIT_WRONG_INPUT
     except AgentError as error:
-        print(f"roofline-agent: {error}", file=sys.stderr)
+        logs.complain(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -47,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a full disk behind the output, say
-        sys.stderr.write(f"roofline-agent: {error}\n")
+        logs.complain(str(error))
         return 1
 
 
@@ -57,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Says, live and honestly, what bounds each GPU of this node, against the roofline model.",
     )
     parser.add_argument("--version", action="version", version=f"roofline-agent {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="log changes of state, not only problems")
+    parser.add_argument("--verbose", action="store_true", help="log everything, as log.level: debug does")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="the daemon", description="Watch this node until stopped.")

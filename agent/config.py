@@ -33,6 +33,7 @@ from agent.discovery.pods import parse_selector
 from agent.engines.registry import ENGINES
 from agent.engines.source import server_of
 from agent.errors import ConfigurationError, UnknownModelError
+from agent.logs import Format, Level
 from agent.model_files import load_config_json
 from agent.objectives import Objective
 from agent.prices import ANY_GPU
@@ -108,6 +109,13 @@ class Web(Section):
     def port(self) -> int:
         """The port; 0 takes a free one."""
         return int(self.listen_address.rpartition(":")[2])
+
+
+class Log(Section):
+    """How the agent logs, to stderr."""
+
+    format: Format = "text"
+    level: Level = "info"
 
 
 class Nvml(Section):
@@ -323,6 +331,7 @@ class Configuration(Section):
     engines_interval_seconds: float = Field(default=5.0, ge=0.5, le=300)
     window_seconds: float = Field(default=30.0, ge=5, le=3600)
     web: Web = Web()
+    log: Log = Log()
     nvml: Nvml = Nvml()
     dcgm: Dcgm = Dcgm()
     discovery: DiscoverySettings = DiscoverySettings()
@@ -478,6 +487,7 @@ def _suggest(location: tuple[int | str, ...], known: Collection[str]) -> str:
 _SECTIONS: tuple[type[Section], ...] = (
     Configuration,
     Web,
+    Log,
     Nvml,
     Dcgm,
     DiscoverySettings,

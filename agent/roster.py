@@ -186,20 +186,20 @@ class Roster:
             else:
                 server = self._open(one, self._pollers())
                 if entry is None:
-                    log.info("%s: found, and watched from now on", server.server)
+                    _tell(server, "found, and watched from now on")
                 self._entries[key] = _Entry(server, now)
         self.left_out = tuple(left_out)
 
     def _sift(self) -> None:
         self._sifting = False
         for key in [key for key in self._entries if key not in self._found]:
-            log.info("%s: no longer looked for, and no longer watched", self._entries[key].server.server)
+            _tell(self._entries[key].server, "no longer looked for, and no longer watched")
             del self._entries[key]
 
     def _dismiss(self, now: float) -> None:
         for key, entry in list(self._entries.items()):
             if now - entry.seen_at_seconds > GONE_SECONDS:
-                log.info("%s: gone, and no longer watched", entry.server.server)
+                _tell(entry.server, "gone, and no longer watched")
                 del self._entries[key]
 
     def _pollers(self) -> dict[str, Poller[Any]]:
@@ -220,6 +220,10 @@ class Roster:
             if poller not in now:
                 poller.retire()
         self.servers = servers
+
+
+def _tell(server: MonitoredServer, what: str) -> None:
+    log.info("%s: %s", server.server, what, extra={"server": server.server})
 
 
 def _same_pod(one: FoundServer, other: FoundServer) -> bool:

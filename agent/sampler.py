@@ -269,6 +269,7 @@ class SamplerLoop:
     def __init__(self, sampler: Sampler, *, interval_seconds: float, clock: Clock) -> None:
         self._sampler = sampler
         self._metronome = Metronome(interval_seconds, clock=clock)
+        self._failing = ""
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
@@ -281,10 +282,19 @@ class SamplerLoop:
 
     def _run(self) -> None:
         for _ in self._metronome.beats():
-            try:
-                self._sampler.tick()
-            except Exception:  # a tick that fails must not be the last; what it would show grows stale
-                log.exception("the assessment failed; trying again with the next tick")
+            self._tick()
+
+    def _tick(self) -> None:
+        try:
+            self._sampler.tick()
+        except Exception as error:  # a tick that fails must not be the last; what it would show grows stale
+            if self._failing != type(error).__name__:
+                log.exception("the assessment failed; trying again with each tick")
+            self._failing = type(error).__name__
+            return
+        if self._failing:
+            log.info("the assessment is made again")
+        self._failing = ""
 
     def close(self) -> None:
         """Stop ticking; one that never began has nothing to stop."""

@@ -114,6 +114,8 @@ class Serving:
         self._engines: dict[EngineKey, EngineTrack] = {}
         # The most ranks that each server's page has shown.
         self._ranks: dict[str, int] = {}
+        # What was told of engines that cannot be assessed.
+        self._told: dict[EngineKey, str] = {}
 
     def adopt(self, rules: EngineRules) -> None:
         """Conclude by these from now on; what was counted stays as it is."""
@@ -172,19 +174,28 @@ class Serving:
         for key, track in list(self._engines.items()):
             if key.server not in servers or latest[key.server] - track.seen_at_seconds > GONE_SECONDS:
                 del self._engines[key]
+        for key in [key for key in self._told if key.server not in servers]:
+            del self._told[key]
 
     # --- one engine --------------------------------------------------------------------------------
 
     def _guarded(self, speaking: _Speaking, now: float, residents: Counter[str]) -> EngineAssessment:
         """One engine's page must never cost the others': what cannot be assessed is shown as down."""
         alone = all(residents[uuid] == 1 for uuid in speaking.gpus)
+        server = speaking.server.server
+        key = EngineKey(server=server, rank=speaking.reading.rank)
         try:
-            return self._assess_engine(speaking, now, alone=alone)
+            assessed = self._assess_engine(speaking, now, alone=alone)
         except Exception as error:  # as in a poller's thread: a bug in one reader is not the node's
-            log.exception("%s: its page cannot be assessed", speaking.server.server)
-            message = f"its page cannot be assessed: {type(error).__name__}; the log has the traceback"
-            key = EngineKey(server=speaking.server.server, rank=speaking.reading.rank)
+            kind = type(error).__name__
+            if self._told.get(key) != kind:
+                log.exception("%s: its page cannot be assessed", server, extra={"server": server})
+            self._told[key] = kind
+            message = f"its page cannot be assessed: {kind}; the log has the traceback"
             return _down(key, speaking.reading.engine, speaking.reading.model, message, gone=False)
+        if self._told.pop(key, None) is not None:
+            log.info("%s: its page is assessed again", server, extra={"server": server})
+        return assessed
 
     def _assess_engine(self, speaking: _Speaking, now: float, *, alone: bool) -> EngineAssessment:
         server, reading = speaking.server, speaking.reading

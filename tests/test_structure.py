@@ -12,7 +12,15 @@ AGENT = ROOT / "agent"
 
 # Each layer may import the layers before it, and itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("agent.errors", "agent.clock", "agent.labels", "agent.units", "agent.__init__"),
+    (
+        "agent.errors",
+        "agent.clock",
+        "agent.labels",
+        "agent.logs",
+        "agent.signals",
+        "agent.units",
+        "agent.__init__",
+    ),
     ("agent.model_files", "agent.prices"),
     ("agent.readings",),
     ("agent.sources", "agent.engines", "agent.discovery"),

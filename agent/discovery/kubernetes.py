@@ -162,14 +162,15 @@ class _Loop:
         self._thread.join(timeout=seconds)
 
     def _run(self) -> None:
-        wait = 0.0
+        wait, told = 0.0, ""
         while not self._stop.wait(wait):
             try:
-                wait = self._question.ask()
+                wait, told = self._question.ask(), ""
             except ApiError as error:
                 wait = self._question.fail(error)
-            except Exception:  # as in a poller's thread: a bug must not end it unseen
-                log.exception("%s: the reader itself failed", self._question.name)
+            except Exception as error:  # as in a poller's thread: a bug must not end it unseen
+                if told != (told := type(error).__name__):
+                    log.exception("%s: the reader itself failed", self._question.name)
                 wait = self._pace.most_back_off_seconds
                 problem = SourceError("internal", "pods of this node: the reader itself failed")
                 self.board.publish(replace(self.board.known, problem=problem))

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -57,10 +58,16 @@ def collect(metric: Metric, assessment: Assessment) -> Iterator[tuple[tuple[str,
         if len(labels) != arity:
             raise ValueError(f"{metric.full_name}: {len(labels)} label values for {metric.labels}")
         if labels in seen:
-            log.warning("%s: a series twice, %s; the second is left out", metric.full_name, labels)
+            _tell_of_two(metric.full_name)
             continue
         seen.add(labels)
         yield labels, value
+
+
+@cache
+def _tell_of_two(name: str) -> None:
+    """Once for each family, not with each page."""
+    log.warning("%s: a series twice; the second is left out", name)
 
 
 _SPECIAL = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}

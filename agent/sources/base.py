@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from agent.clock import Clock, Metronome
 from agent.errors import SourceAbsentError, SourceError
 from agent.readings import Absent, Failed, Outcome, Read
+from agent.units import render_seconds
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,45 @@ class SourceState(Generic[T]):
         return success
 
 
+STEADY_ANSWERS = 3
+"""In a row, after which an outage is over: a source that fails now and then does not fill the log."""
+
+
+class _Story:
+    """What the log tells of one source, each change once: that it fails, each new reason, that it is back."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reasons: set[str] = set()  # told in this outage
+        self._since_seconds = 0.0
+        self._answers = 0
+        self._ever_answered = False
+
+    def answers(self, now_seconds: float) -> None:
+        self._answers += 1
+        if not self._reasons:
+            if not self._ever_answered:
+                log.info("%s: answers", self._name, extra={"source": self._name})
+        elif self._answers >= STEADY_ANSWERS:
+            lasted = render_seconds(now_seconds - self._since_seconds)
+            log.info("%s: answers again, after %s", self._name, lasted, extra={"source": self._name})
+            self._reasons.clear()
+        self._ever_answered = True
+
+    def fails(
+        self, reason: str, message: str, now_seconds: float, *, bug: BaseException | None = None
+    ) -> None:
+        self._answers = 0
+        told = f"{reason} {type(bug).__name__}"  # of two bugs, both tracebacks
+        if told in self._reasons:
+            return
+        if not self._reasons:
+            self._since_seconds = now_seconds
+        self._reasons.add(told)
+        level = logging.WARNING if bug is None else logging.ERROR
+        log.log(level, "%s", message, exc_info=bug, extra={"source": self._name, "reason": reason})
+
+
 OWN_REASONS = ("timeout", "internal")
 """Reasons that the poller itself gives."""
 
@@ -109,6 +149,7 @@ class Poller(Generic[T]):
             interval_seconds=interval_seconds,
             failures=dict.fromkeys(sorted({*source.failure_reasons, *OWN_REASONS}), 0),
         )
+        self._story = _Story(source.name)
         self._attempt_since: float | None = None
         # The attempt that was found overdue; it is counted once, now or when it ends.
         self._overdue_since: float | None = None
@@ -121,14 +162,11 @@ class Poller(Generic[T]):
         state, since = self._state, self._attempt_since
         now = self._clock.monotonic()
         if since is not None and now - since > self._deadline_seconds:
+            message = f"{state.name}: no answer for {now - since:.0f} s; the attempt is still waiting"
             if self._overdue_since != since:
                 self._overdue_since = since
-                log.warning("%s: no answer for %.0f s; the attempt is still waiting", state.name, now - since)
-            overdue = Failed(
-                reason="timeout",
-                message=f"{state.name}: no answer for {now - since:.0f} s; the attempt is still waiting",
-                at_seconds=now,
-            )
+                self._story.fails("timeout", message, now)
+            overdue = Failed(reason="timeout", message=message, at_seconds=now)
             return replace(state, outcome=overdue, failures=_one_more(state.failures, "timeout"))
         return state
 
@@ -144,7 +182,7 @@ class Poller(Generic[T]):
             failures = _one_more(failures, "timeout")
         elif isinstance(outcome, Failed):
             failures = _one_more(failures, outcome.reason)
-        self._log_change(before.outcome, outcome)
+        self._tell(outcome)
         self._state = SourceState(
             name=before.name,
             interval_seconds=self._metronome.interval_seconds,
@@ -167,23 +205,19 @@ class Poller(Generic[T]):
             return Absent(message=str(absent), at_seconds=self._clock.monotonic())
         except SourceError as error:
             return Failed(reason=error.reason, message=str(error), at_seconds=self._clock.monotonic())
-        except Exception:  # the one place: a bug in a reader must cost its own series only
-            log.exception("%s: the reader itself failed", self.source.name)
-            return Failed(
-                reason="internal",
-                message=f"{self.source.name}: the reader itself failed; the log has the traceback",
-                at_seconds=self._clock.monotonic(),
-            )
+        except Exception as error:  # the one place: a bug in a reader must cost its own series only
+            message, now = f"{self.source.name}: the reader itself failed", self._clock.monotonic()
+            self._story.fails("internal", message, now, bug=error)
+            return Failed(reason="internal", message=f"{message}; the log has the traceback", at_seconds=now)
         return Read(reading=reading, at_seconds=self._clock.monotonic())
 
-    def _log_change(self, before: Outcome[Any] | None, after: Outcome[Any]) -> None:
-        if isinstance(after, Read):
-            if not isinstance(before, Read):
-                log.info("%s: answers", self.source.name)
-        elif type(before) is not type(after) or (
-            isinstance(before, Failed) and isinstance(after, Failed) and before.reason != after.reason
-        ):
-            log.warning("%s", after.message)
+    def _tell(self, outcome: Outcome[Any]) -> None:
+        if isinstance(outcome, Read):
+            self._story.answers(outcome.at_seconds)
+        elif isinstance(outcome, Absent):
+            self._story.fails("absent", outcome.message, outcome.at_seconds)
+        elif outcome.reason != "internal":  # else it was told, with its traceback
+            self._story.fails(outcome.reason, outcome.message, outcome.at_seconds)
 
     def pace(self, interval_seconds: float) -> None:
         """Poll at this interval from now on, and once now: what was read stands until then."""
@@ -192,6 +226,7 @@ class Poller(Generic[T]):
     def follow(self, former: Poller[T]) -> None:
         """Before `start`: know what `former` knows, who reads the same otherwise, and go on counting."""
         self._state = former.state()
+        self._story = former._story
 
     def start(self) -> None:
         """Poll on a thread of its own until `close`."""

@@ -99,7 +99,8 @@ class XidListener:
         # Replaced whole: others read it meanwhile.
         self._counts[uuid] = self._counts[uuid] + Counter({int(event.eventData): 1})
         self._last_unix_seconds[uuid] = self._clock.unix()
-        log.warning("%s: XID %d", uuid, event.eventData)
+        xid = int(event.eventData)
+        log.warning("%s: XID %d", uuid, xid, extra={"uuid": uuid, "xid": xid})
 
 
 def _address(handle: pynvml.c_nvmlDevice_t) -> int:
