@@ -6,8 +6,9 @@ simulated node enters exactly where the real one would.
 
 from __future__ import annotations
 
-import logging
 import socket
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +32,7 @@ from agent.sources.nvml import NvmlSource
 from agent.units import render_seconds
 from agent.wiring import Parts, Surroundings, Wiring, gpu_processes, own_addresses
 
-log = logging.getLogger(__name__)
-
-CLOSE_SECONDS = 1.0
+CLOSE_SECONDS = 0.5
 
 
 class Agent:
@@ -46,7 +45,10 @@ class Agent:
         clock: Clock | None = None,
         nvml: Source[NodeReading] | None = None,
         node: str | None = None,
+        adopted: Callable[[Configuration], None] = lambda _: None,
     ) -> None:
+        """`adopted` is told of each further configuration that has come into force."""
+        self._adopted = adopted
         self._clock = clock or SystemClock()
         self._surroundings = Surroundings(
             node=node or socket.gethostname(),
@@ -157,6 +159,7 @@ class Agent:
                 raise ConfigurationError("configuration", (problem,)) from error
             self._exchange(parts)
             self.sampler.configuration = ConfigurationStatus(loaded_unix_seconds=self._clock.unix())
+        self._adopted(configuration)
         return difference
 
     def note_refusal(self, problems: Sequence[str]) -> None:
@@ -199,15 +202,23 @@ class Agent:
         return self.sampler.tick()
 
     def close(self) -> None:
-        """Stop everything, the server first; all sources together get a second to end their attempts."""
+        """Stop everything; all sources together get `CLOSE_SECONDS` to end their attempts, NVML first."""
+        self._sampling = False
+        pollers = self.pollers
+        for poller in pollers:
+            poller.stop()
+        # Beside them, since a client that is slow to take its answer is given a second too.
+        serving = threading.Thread(target=self._close_server, name="http-close", daemon=True)
+        serving.start()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for poller in pollers:
+            poller.close(patience_seconds=max(deadline - time.monotonic(), 0.0))
+        self._loop.close()
+        serving.join()
+
+    def _close_server(self) -> None:
         if self._server is not None:
             self._server.close()
-        self._loop.close()
-        for poller in self.pollers:
-            poller.stop()
-        deadline = self._clock.monotonic() + CLOSE_SECONDS
-        for poller in self.pollers:
-            poller.close(patience_seconds=max(deadline - self._clock.monotonic(), 0.0))
 
     def release_gpus(self, seconds: float | None = None) -> str:
         """Let go of the GPUs for a while, so that they can be reset or divided. Gives what was done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import logging
 import os
 import signal
 import sys
@@ -14,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from agent import __version__
+from agent import __version__, logs
 from agent.app import Agent
 from agent.assessment import Assessment
 from agent.clock import ManualClock, SystemClock
@@ -26,12 +27,17 @@ from agent.exposition.json_view import assessment_document
 from agent.exposition.text_view import render_text
 from agent.recovery import EXIT_RESTART, Remedy
 from agent.reloading import ConfigurationFile, Reloader
+from agent.signals import Signals
 from agent.simulate.scenarios import SCENARIOS
 
 if TYPE_CHECKING:  # the daemon on a real node never loads the simulator
     from agent.simulate.node import SimulatedNode
 
+log = logging.getLogger(__name__)
 
+_MAIN = threading.main_thread()
+END_SECONDS = 1.5
+"""For letting go of everything. What still hangs then, in a driver say, goes with the process."""
 LOOK_SECONDS = 1.0
 """Between two looks at whether going on is of use."""
 REMEDIES: Mapping[Remedy, str] = {
@@ -45,29 +51,40 @@ def run(options: argparse.Namespace) -> int:
     _share_one_heap()
     file = ConfigurationFile(options.config) if options.config is not None else None
     configuration, loaded = file.load() if file is not None else (Configuration(), None)
-    agent = Agent(configuration)
+    log_by = _Log(options)
+    log_by(configuration)
+    agent = Agent(configuration, adopted=log_by)
     reloader = Reloader(file, agent, loaded=loaded)
-    stop = _stop_signal()
-    signal.signal(signal.SIGHUP, lambda *_: reloader.ask("SIGHUP"))
-    _say_on_signal(signal.SIGUSR1, agent.release_gpus)
-    _say_on_signal(signal.SIGUSR2, agent.reacquire_gpus)
-    remedy = None
+    signals = Signals()
+    signals.on(signal.SIGHUP, lambda: reloader.ask("SIGHUP"))
+    signals.on(signal.SIGUSR1, lambda: log.warning("SIGUSR1: %s", agent.release_gpus()))
+    signals.on(signal.SIGUSR2, lambda: log.warning("SIGUSR2: %s", agent.reacquire_gpus()))
     try:
-        agent.start(reload=reloader.reload)
-        reloader.start()
-        # In one write: other threads log to the same stream.
-        sys.stderr.write(f"roofline-agent {__version__} answers on port {agent.port}\n")
-        while not stop.wait(LOOK_SECONDS) and remedy is None:
-            remedy = agent.remedy()
+        remedy = _run_until(signals, agent, reloader)
     finally:
-        reloader.close()
-        agent.close()
-    if remedy is None:
-        return 0
-    sys.stderr.write(f"roofline-agent: {REMEDIES[remedy]}\n")
+        closed = _close(reloader.close, agent.close)
+    if remedy is not None and signals.wait(0):
+        remedy = None  # somebody wants it to end, and to stay so
     if remedy == "exec":
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the very same command
-    return EXIT_RESTART
+    status = 0 if remedy is None else EXIT_RESTART
+    signals.ignore()
+    if not closed:
+        os._exit(status)  # what hangs would be waited for
+    return status
+
+
+def _run_until(signals: Signals, agent: Agent, reloader: Reloader) -> Remedy | None:
+    """Run until stopped, `None`, or until only another process helps."""
+    agent.start(reload=reloader.reload)
+    reloader.start()
+    log.info("roofline-agent %s answers on port %d", __version__, agent.port)
+    while not signals.wait(LOOK_SECONDS):
+        remedy = agent.remedy()
+        if remedy is not None:
+            log.error("%s", REMEDIES[remedy])
+            return remedy
+    return None
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -77,20 +94,23 @@ def demo(options: argparse.Namespace) -> int:
     scenario = SCENARIOS[options.scenario]
     load_configuration(options.config)  # what is wrong with it is said before anything runs
     clock = SystemClock()
-    stop = _stop_signal()
+    signals = Signals()
+    log_by = _Log(options, least="warning")
     node = SimulatedNode(scenario, clock=clock)
     node.start()
-    agent = reloader = None
+    closing = [node.close]
     try:
         file = None
         configuration, loaded = simulated_configuration(Configuration(), node), None
         if options.config is not None:
             file = ConfigurationFile(options.config, complete=partial(simulated_configuration, node=node))
             configuration, loaded = file.load()
-        agent = Agent(configuration, clock=clock, nvml=node.nvml, node="simulated-node")
+        log_by(configuration)
+        agent = Agent(configuration, clock=clock, nvml=node.nvml, node="simulated-node", adopted=log_by)
         reloader = Reloader(file, agent, loaded=loaded)
+        closing = [reloader.close, agent.close, node.close]
         if file is not None:  # else it ends the demo, as of other programs in a terminal that is closed
-            signal.signal(signal.SIGHUP, lambda *_: reloader.ask("SIGHUP"))
+            signals.on(signal.SIGHUP, lambda: reloader.ask("SIGHUP"))
         agent.start(reload=reloader.reload)
         reloader.start()
         host = configuration.web.host
@@ -106,14 +126,12 @@ def demo(options: argparse.Namespace) -> int:
             print(f"  dcgm-exporter {dcgm['url']}")
         print("The first window fills within half a minute. Ctrl-C ends it.", flush=True)
         # Looking up now and then: a signal that comes just before a wait without end is not seen in it.
-        while not stop.wait(LOOK_SECONDS):
+        while not signals.wait(LOOK_SECONDS):
             pass
     finally:
-        if reloader is not None:
-            reloader.close()
-        if agent is not None:
-            agent.close()
-        node.close()
+        for close in closing:
+            close()
+        signals.ignore()
     return 0
 
 
@@ -130,6 +148,7 @@ def simulated_configuration(configuration: Configuration, node: SimulatedNode) -
 def once(options: argparse.Namespace) -> int:
     """Watch for a while, print what was seen. Gives the exit status."""
     configuration = load_configuration(options.config)
+    _Log(options, least="warning")(configuration)
     seconds = options.seconds or configuration.window_seconds + 2 * configuration.engines_interval_seconds
     if options.simulate is not None and options.seconds is None:
         # Where something happens, until it shows.
@@ -203,12 +222,37 @@ def check_config(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stop_signal() -> threading.Event:
-    """Set by Ctrl-C and by SIGTERM; asked for before anything runs, so that it is never too early."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+class _Log:
+    """Has the log follow a configuration, as far as the command lets it."""
+
+    def __init__(self, options: argparse.Namespace, *, least: logs.Level = "debug") -> None:
+        """`least` is of a command for a person's terminal: what is less grave is not said there."""
+        self._verbose: bool = options.verbose
+        self._least = least
+
+    def __call__(self, configuration: Configuration) -> None:
+        given = configuration.log
+        level = max(given.level, self._least, key=get_args(logs.Level).index)
+        logs.set_up(given.format, "debug" if self._verbose else level)
+
+
+def _close(*closings: Callable[[], object]) -> bool:
+    """Do these in order; whether they were done within `END_SECONDS`, and nothing is left to wait for.
+
+    Not on the main thread, which could not leave a call into a driver that hangs.
+    """
+
+    def close() -> None:
+        for one in closings:
+            try:
+                one()
+            except Exception:  # the next ones are to be closed as well
+                log.exception("something could not be closed")
+
+    thread = threading.Thread(target=close, name="close", daemon=True)
+    thread.start()
+    thread.join(END_SECONDS)
+    return not thread.is_alive() and all(one.daemon for one in threading.enumerate() if one is not _MAIN)
 
 
 def _share_one_heap() -> None:
@@ -219,11 +263,6 @@ def _share_one_heap() -> None:
 
 _M_ARENA_MAX = -8
 """Of malloc.h."""
-
-
-def _say_on_signal(number: signal.Signals, act: Callable[[], str]) -> None:
-    """Do it when the signal comes, and write what was done."""
-    signal.signal(number, lambda *_: sys.stderr.write(f"roofline-agent: {act()}\n"))
 
 
 def _wait_with_progress(seconds: float) -> None:

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """Between two looks at the file: it is small, and read whole."""
 MAX_FILE_BYTES = 1 << 20
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 0.3
+"""For a reload that is under way; the process ends soon."""
 NOTHING = "there is nothing to reload: the agent was started without --config"
 
 

@@ -94,6 +94,12 @@ class StandIn:
         return int(self._library.standin_calls(name.encode(), device))
 
     @property
+    def sessions(self) -> tuple[str, ...]:
+        """With `record`, what any process has called: nvmlInit and nvmlShutdown, in order."""
+        path = self.path.with_name("sessions")
+        return tuple(path.read_text().split()) if path.exists() else ()
+
+    @property
     def samples(self) -> int:
         """How many GPM samples this process holds."""
         return int(self._library.standin_samples())

@@ -41,6 +41,10 @@
  *   xids=1:gpu0:79,2:gpu1:48                  number:gpu:XID, in rising order; each is delivered once to
  *                                             every set whose registration of that GPU is older
  *
+ * What was called, for the tests of another process:
+ *   record=1                                  a line `nvmlInit` or `nvmlShutdown` in the file `sessions`
+ *                                             beside the library, when the call has succeeded
+ *
  * As in the real library, handles, samples and event sets do not survive a shutdown, sizes and struct
  * versions are checked, and GPM answers nonsense without an error for samples less than 100 ms apart.
  */
@@ -162,15 +166,19 @@ static void index_lines(struct table *table) {
     }
 }
 
+static void beside_the_library(const char *name, char *path, size_t size) {
+    Dl_info self;
+    dladdr(DEFAULTS, &self);
+    const char *slash = strrchr(self.dli_fname, '/');
+    int directory = slash ? (int)(slash + 1 - self.dli_fname) : 0;
+    snprintf(path, size, "%.*s%s", directory, self.dli_fname, name);
+}
+
 static void refresh(void) {
     static char path[4096];
     struct stat status;
     if (!*path) {
-        Dl_info self;
-        dladdr(DEFAULTS, &self);
-        snprintf(path, sizeof path, "%s", self.dli_fname);
-        char *slash = strrchr(path, '/');
-        strcpy(slash ? slash + 1 : path, "control");
+        beside_the_library("control", path, sizeof path);
         strcpy(defaults.text, DEFAULTS);
         index_lines(&defaults);
     }
@@ -322,11 +330,25 @@ int standin_event_sets(void) {
 
 /* --- the session ------------------------------------------------------------------------------ */
 
+static void record(const char *call) {
+    char path[4096];
+    if (!number(NODE, "record", 0))
+        return;
+    beside_the_library("sessions", path, sizeof path);
+    FILE *file = fopen(path, "a");
+    if (!file)
+        return;
+    fprintf(file, "%s\n", call);
+    fclose(file);
+}
+
 int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
     int code = enter("nvmlInit", NODE);
     if (code == SUCCESS && users++ == 0)
         session++;
+    if (code == SUCCESS)
+        record("nvmlInit");
     return code;
 }
 
@@ -335,6 +357,8 @@ int nvmlShutdown(void) {
     if (users == 0)
         return UNINITIALIZED;
     users--;
+    if (code == SUCCESS)
+        record(__func__);
     return code;
 }
 

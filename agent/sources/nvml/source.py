@@ -7,6 +7,7 @@ devices that appear late are all found without a restart.
 from __future__ import annotations
 
 import ctypes
+import logging
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -24,8 +25,10 @@ from agent.sources.nvml.pause import Pause
 from agent.sources.nvml.xids import XidListener
 from agent.units import render_seconds
 
-CLOSE_SECONDS = 1.0
-"""How long `close` waits for a reading that is inside the driver."""
+log = logging.getLogger(__name__)
+
+RELEASE_SECONDS, CLOSE_SECONDS = 1.0, 0.4
+"""How long a release, and `close`, wait for a reading that is inside the driver."""
 
 RELEASED = "released"
 """The reason for which nothing is read while others have the GPUs."""
@@ -108,7 +111,7 @@ class NvmlSource:
         `False` when a reading hangs in the driver, which keeps hold of them; they are let go of after it.
         """
         self._released_until = self._clock.monotonic() + seconds
-        return self._end_between_readings()
+        return self._end_between_readings(RELEASE_SECONDS)
 
     def reacquire(self) -> None:
         """Read again from now on, however long the release was to last."""
@@ -116,10 +119,10 @@ class NvmlSource:
 
     def close(self) -> None:
         """End the session, unless a reading hangs in the driver: that one keeps it until the process ends."""
-        self._end_between_readings()
+        self._end_between_readings(CLOSE_SECONDS)
 
-    def _end_between_readings(self) -> bool:
-        if not self._session.acquire(timeout=CLOSE_SECONDS):
+    def _end_between_readings(self, patience_seconds: float) -> bool:
+        if not self._session.acquire(timeout=patience_seconds):
             return False
         try:
             return self._end()
@@ -185,6 +188,9 @@ class NvmlSource:
             place.close()
             place.pause.begin()
             reason, advice = MEANINGS.get(error.value, UNEXPLAINED)
+            if place.lost is None or place.lost.reason != reason:
+                about = {"source": self.name, "gpu": index, "uuid": place.uuid, "reason": reason}
+                log.warning("nvml: GPU %d: %s; %s", index, error, advice, extra=about)
             place.lost = GpuLost(
                 index=index,
                 uuid=place.uuid,
@@ -193,6 +199,9 @@ class NvmlSource:
                 message=f"GPU {index}: {error}; {advice}",
             )
             return (self._with_xids(place.lost),)
+        if place.lost is not None:
+            about = {"source": self.name, "gpu": index, "uuid": place.uuid}
+            log.info("nvml: GPU %d is read again", index, extra=about)
         place.lost = None
         place.pause.end()
         return readings
