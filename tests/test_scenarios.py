@@ -449,7 +449,8 @@ def _silences(scenario: Scenario) -> Iterator[int]:
 
 OF_DRIVER_AND_ENGINE = {
     "roofline_engine_model_agreement_ratio",
-    "roofline_engine_weight_read_secondsroofline_engine_prefill_interference_ratio",
+    "roofline_engine_weight_read_seconds",
+    "roofline_engine_prefill_interference_ratio",
 }
 
 
