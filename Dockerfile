@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # The agent's image: glibc (the driver's library is linked against it), no compiler, no package manager, uid 65532.
-# Pin the base for a release: BASE=docker.io/library/python:3.11-slim-bookworm@sha256:…
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+# Pin the base for a release: BASE=python:3.11-slim-bookworm@sha256:…
+ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -40,7 +40,7 @@ LABEL org.opencontainers.image.title="roofline-agent" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}" \
-      org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
+      org.opencontainers.image.base.name="python:3.11-slim-bookworm"
 # Nothing is written: modules are compiled already, and the root may be read-only. All GPUs are to be seen, and of the
 # driver only what reads them.
 ENV PATH=/opt/roofline-agent/bin:/usr/local/bin:/usr/bin:/bin \
