@@ -6,7 +6,6 @@ simulated node enters exactly where the real one would.
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,7 @@ from agent.sampler import Sampler, SamplerLoop
 from agent.sources.base import Poller, Source
 from agent.sources.nvml import NvmlSource
 from agent.units import render_seconds
-from agent.wiring import Parts, Surroundings, Wiring, gpu_processes, own_addresses
+from agent.wiring import Parts, Surroundings, Wiring, gpu_processes, own_addresses, own_node_name
 
 CLOSE_SECONDS = 0.5
 
@@ -51,7 +50,7 @@ class Agent:
         self._adopted = adopted
         self._clock = clock or SystemClock()
         self._surroundings = Surroundings(
-            node=node or socket.gethostname(),
+            node=node or own_node_name(),
             nvml=nvml,
             gpu_processes=self._gpu_processes,
             node_labels=self._node_labels,

@@ -7,6 +7,7 @@ one that is made from the same, the one that runs is kept, with all that it know
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -296,6 +297,11 @@ def _monitored(
         found=found,
         on_this_node=on_this_node,
     )
+
+
+def own_node_name() -> str:
+    """As Kubernetes calls this node, where it says so: a pod's host name is the pod's own."""
+    return os.environ.get(NODE_NAME_VARIABLE) or socket.gethostname()
 
 
 def own_addresses(process: Path = Path("/proc/self")) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -28,7 +29,7 @@ from agent.readings import (
     PodContainer,
 )
 from agent.simulate.http_server import HttpServer
-from agent.wiring import Wiring
+from agent.wiring import Wiring, own_node_name
 from tests.discovery.kubelet import grpc_server, message, socket_path
 from tests.simulated import Page
 
@@ -291,6 +292,13 @@ def test_a_pod_that_is_not_told_its_node_says_so(monkeypatch: pytest.MonkeyPatch
         pytest.raises(SourceError, match=r"NODE_NAME is not set.*spec\.nodeName"),
     ):
         source.read()
+
+
+def test_a_node_is_called_as_kubernetes_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_NAME", "gpu-node-7")
+    assert own_node_name() == "gpu-node-7"
+    monkeypatch.delenv("NODE_NAME")
+    assert own_node_name() == socket.gethostname()
 
 
 def test_credentials_of_pods_are_shown_to_nobody() -> None:
