@@ -1,1 +1,1 @@
-"""Of it only the place of its schemas is used."""
+# Of it only the place of its schemas is used.
