@@ -701,6 +701,15 @@ _AGENTS = (
         description="What its page shows is {{ $value | humanizeDuration }} old.",
     ),
     Alert(
+        name="AgentConfigurationRefused",
+        group="roofline.agent",
+        severity="warning",
+        holds_for="5m",
+        expr=lambda _: f"max by {by(TARGET)} (roofline_config_last_reload_successful) == 0",
+        summary="The agent on {{ $labels.instance }} refuses its configuration.",
+        description="It goes on by the last good one, until it is restarted: then it will not start.",
+    ),
+    Alert(
         name="AgentOverBudget",
         group="roofline.agent",
         severity="info",

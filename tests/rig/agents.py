@@ -54,7 +54,7 @@ BEFORE = {
 }
 """Others."""
 
-Fate = Literal["watches", "dies", "is removed", "sticks", "is restarted"]
+Fate = Literal["watches", "dies", "is removed", "sticks", "is restarted", "is misconfigured"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +113,7 @@ ROLES: Sequence[Role] = (
     _of_the_agent("agent-removed", "is removed", 20),
     _of_the_agent("agent-stuck", "sticks", 20),
     _of_the_agent("agent-restarted", "is restarted", 50),
+    _of_the_agent("agent-misconfigured", "is misconfigured", 20),
     _of_the_agent(OVER_BUDGET),
 )
 
@@ -186,6 +187,8 @@ class RunningAgent:
             self.close()
         elif self.role.fate == "sticks":
             self._sticks = True
+        elif self.role.fate == "is misconfigured":
+            self._agent.note_refusal(("prices[0].usd_per_hour: must be greater than 0",))
         elif self.role.fate == "is restarted":
             self._server.close()
             self._agent.close()

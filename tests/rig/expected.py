@@ -45,6 +45,7 @@ EXPECTED: Mapping[str, frozenset[str]] = {
         "agent-removed": "",
         "agent-stuck": "AgentStale",
         "agent-restarted": "",
+        "agent-misconfigured": "AgentConfigurationRefused",
         "agent-over-budget": "AgentOverBudget",
     }.items()
 }
