@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -63,6 +64,11 @@ class _Stderr(logging.StreamHandler[TextIO]):
         """Write it."""
         self.stream = sys.stderr  # another one in a test
         super().emit(record)
+
+    def flush(self) -> None:
+        """Also when the process ends, and stderr may be closed by then."""
+        with suppress(OSError, ValueError):
+            super().flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """There is nowhere else to say it."""

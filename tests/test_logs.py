@@ -41,7 +41,6 @@ def own_log() -> Iterator[Callable[[logs.Format, logs.Level], logging.Logger]]:
     root.handlers[:] = handlers
     threading.excepthook, sys.unraisablehook = hooks
     logs._STDERR.setFormatter(TextFormatter())
-    logs._STDERR.setStream(sys.stderr)
 
 
 def record(
