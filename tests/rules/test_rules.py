@@ -129,7 +129,7 @@ def only_the_rules_of(
         for rule in group["rules"]:
             if rule["alert"] == name:
                 spoil(rule)
-    asked = "".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    asked = "\n".join(rule["expr"] for group in rules["groups"] for rule in group["rules"])
     needed = _needed(
         asked, {rule["record"]: rule["expr"] for group in recorded["groups"] for rule in group["rules"]}
     )
