@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-WAITING = ("test_incidents.py", "test_prometheus.py", "test_reload_load.py")
+WAITING = ("test_incidents.py",)
 """Modules that mostly wait: begun first, they wait beside the others and not after them."""
 
 

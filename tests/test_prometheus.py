@@ -33,6 +33,8 @@ class Prometheus:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.at_unix_seconds: float | None = None
+        """As of when it is asked; while it goes on scraping, two queries would see two instants."""
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The data of an answer of its HTTP interface."""
@@ -45,8 +47,9 @@ class Prometheus:
         return requests.get(f"{self.url}/metrics", timeout=10).text
 
     def query(self, expression: str) -> Result:
-        """The instant vector now."""
-        result = self.ask("query", query=expression)["result"]
+        """The instant vector, now or as of the instant that was chosen."""
+        at = {} if self.at_unix_seconds is None else {"time": f"{self.at_unix_seconds:.3f}"}
+        result = self.ask("query", query=expression, **at)["result"]
         return {
             tuple(value for name, value in sorted(series["metric"].items()) if name != "__name__"): float(
                 series["value"][1]
@@ -103,6 +106,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         running_prometheus(directory, urlsplit(demo.url("metrics")).netloc) as asked,
     ):
         time.sleep(SCRAPED_SECONDS)
+        asked.at_unix_seconds = time.time()
+        time.sleep(2)  # a scrape that is under way is over
         yield asked
 
 
