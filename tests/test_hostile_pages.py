@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from agent.clock import ManualClock
 from agent.config import Configuration
 from agent.metrics import TABLE
 from agent.simulate.http_server import HttpServer
+from tests.promtool import promtool
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PAGES: Mapping[str, str] = {
@@ -112,11 +111,7 @@ def attack() -> Iterator[Attack]:
 
 def judged(page: str) -> str:
     """What promtool says of it."""
-    promtool = shutil.which("promtool")
-    assert promtool, "promtool is missing: it is in the package prometheus, which `make tools` installs"
-    done = subprocess.run(
-        [promtool, "check", "metrics"], input=page, capture_output=True, text=True, check=False
-    )
+    done = promtool("check", "metrics", text=page)
     return done.stdout + done.stderr
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -39,6 +37,7 @@ from agent.simulate.scenarios import SCENARIOS
 from agent.sources.base import STALE_INTERVALS
 from tests.browser import find_browser
 from tests.conftest import Golden
+from tests.promtool import promtool
 from tests.simulated import DEFAULTS, Page, Watched, samples_of, watch_scenario
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -502,11 +501,7 @@ def test_the_engines_of_a_gpu_share_all_of_it_and_no_more(told: Told) -> None:
 
 
 def test_promtool_has_nothing_to_say_about_the_page(told: Told) -> None:
-    promtool = shutil.which("promtool")
-    assert promtool, "promtool is missing: it is in the package prometheus, which `make tools` installs"
-    checked = subprocess.run(
-        [promtool, "check", "metrics"], input=told.page.text, capture_output=True, text=True, check=False
-    )
+    checked = promtool("check", "metrics", text=told.page.text)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
 
 

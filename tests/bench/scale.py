@@ -8,8 +8,6 @@ that what it touches can be scaled on paper to any number of nodes; docs/scale.m
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.roofline.bottleneck import BOTTLENECKS
+from tests.promtool import promtool
 from tests.rig.programs import Program, free_port, running
 
 STEP_SECONDS = 300
@@ -138,8 +137,6 @@ def main() -> None:
 
 def fill(directory: Path, given: tuple[History, ...], end: int) -> int:
     """Write the histories into blocks. Gives the number of samples."""
-    promtool = shutil.which("promtool")
-    assert promtool, "promtool is missing: it is in the package prometheus, which `make tools` installs"
     samples = 0
     text = directory / "history.txt"
     with text.open("w") as written:
@@ -148,13 +145,11 @@ def fill(directory: Path, given: tuple[History, ...], end: int) -> int:
                 samples += line[0] != "#"
                 written.write(line)
         written.write("# EOF\n")
-    subprocess.run(
-        [
-            *(promtool, "tsdb", "create-blocks-from", "openmetrics", "--quiet"),
-            *("--max-block-duration=744h", text, directory / "data"),
-        ],
-        check=True,
+    made = promtool(
+        *("tsdb", "create-blocks-from", "openmetrics", "--quiet", "--max-block-duration=744h"),
+        *(text, directory / "data"),
     )
+    assert made.returncode == 0, made.stderr
     text.unlink()
     return samples
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,19 +11,18 @@ import yaml
 from tests.dashboards.boards import queries_of
 from tests.dashboards.promql import with_values
 from tests.dashboards.specimen import judged
+from tests.promtool import promtool
 
 
 def check_rules(exprs: Iterable[str], directory: Path) -> subprocess.CompletedProcess[str]:
     """What promtool says of rules that record these."""
-    command = shutil.which("promtool")
-    assert command, "promtool is missing: it is in the package prometheus, which `make tools` installs"
     rules = [
         {"record": f"board:query:number{number}", "expr": with_values(expr)}
         for number, expr in enumerate(exprs)
     ]
     path = directory / "queries.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "boards", "rules": rules}]}))
-    return subprocess.run([command, "check", "rules", path], capture_output=True, text=True, check=False)
+    return promtool("check", "rules", path)
 
 
 def test_promtool_parses_every_query(tmp_path: Path) -> None:

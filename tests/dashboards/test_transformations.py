@@ -7,8 +7,6 @@ on series of known GPUs, and what must come of them is what Grafana is given.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from tests.dashboards.grafana_packages import run_script
 from tests.dashboards.linter import parse_together
 from tests.dashboards.promql import labels_after, parse, with_values
 from tests.dashboards.specimen import judged, specimen
+from tests.promtool import promtool
 
 Frames = list[list[Json]]
 Series = tuple[Mapping[str, str], float]
@@ -199,8 +198,6 @@ def everywhere(expr: str) -> str:
 
 
 def test_prometheus_answers_with_points_and_corners(tmp_path: Path) -> None:
-    command = shutil.which("promtool")
-    assert command, "promtool is missing: it is in the package prometheus, which `make tools` installs"
     answers = expected_answers()
     asked = [
         {
@@ -219,7 +216,7 @@ def test_prometheus_answers_with_points_and_corners(tmp_path: Path) -> None:
     test = {"interval": "10s", "input_series": input_series(), "promql_expr_test": asked}
     path = tmp_path / "roofline.yaml"
     path.write_text(yaml.safe_dump({"rule_files": [], "evaluation_interval": "10s", "tests": [test]}))
-    tested = subprocess.run([command, "test", "rules", path], capture_output=True, text=True, check=False)
+    tested = promtool("test", "rules", path)
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 

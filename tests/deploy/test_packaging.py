@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from agent.config import load_configuration
+from tests.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
@@ -122,9 +123,7 @@ def test_the_composed_agent_and_prometheus_understand_their_files(tmp_path: Path
     text = (COMPOSE / "prometheus.yml").read_text()
     here = tmp_path / "prometheus.yml"
     here.write_text(text.replace("/etc/prometheus/rules", str(ROOT / "rules" / "generated")))
-    promtool = shutil.which("promtool")
-    assert promtool, "promtool is missing: it is in the package prometheus, which `make tools` installs"
-    ran = subprocess.run([promtool, "check", "config", here], capture_output=True, text=True, check=False)
+    ran = promtool("check", "config", here)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "2 rule files found" in ran.stdout
 

@@ -9,8 +9,6 @@ Run by ``make e2e-vllm``. It needs the vLLM that ``install_vllm.sh`` puts into `
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -34,6 +32,7 @@ from tests.e2e.vllm_record import (
     stage,
     tokens_and_flops,
 )
+from tests.promtool import promtool
 
 STALE_SECONDS = 3 * INTERVAL_SECONDS
 HELD_SECONDS = 12.0
@@ -262,15 +261,7 @@ def test_a_restarted_engine_adds_what_it_does_and_no_more(record: Record) -> Non
 
 
 def test_promtool_finds_nothing_wrong_with_a_live_page(record: Record) -> None:
-    promtool = shutil.which("promtool")
-    assert promtool, "promtool is missing: make tools installs it"
-    judged = subprocess.run(
-        [promtool, "check", "metrics"],
-        input=record.holdings[-1].page.text,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    judged = promtool("check", "metrics", text=record.holdings[-1].page.text)
     assert (judged.returncode, judged.stdout, judged.stderr) == (0, "", "")
 
 

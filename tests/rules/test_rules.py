@@ -7,8 +7,6 @@ each file must have, and that its cases can fail: with a rule spoiled in the way
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from rules.alerts import ALERTS, RUNBOOK_NAMES
 from rules.documents import render_alerts, render_alerts_document, render_recordings
 from rules.recordings import RECORDED
 from tests.conftest import Golden
+from tests.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
 GENERATED = ROOT / "rules" / "generated"
@@ -31,12 +30,6 @@ KINDS = ("fires", "silent without traffic", "silent at the border", "silent on m
 """What the names of an alert's cases begin with; each must be there."""
 NO_BORDER = frozenset(alert.name for alert in ALERTS if alert.threshold is None)
 """States, not amounts: what would be their border is another state."""
-
-
-def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = shutil.which("promtool")
-    assert command, "promtool is missing: it is in the package prometheus, which `make tools` installs"
-    return subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 def test_the_recording_rules_are_generated(golden: Golden) -> None:
