@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from agent.metrics import ENGINE as ENGINE_LABELS
 from agent.metrics import GPU as GPU_LABELS
-from agent.metrics import PREFIX, TABLE, Metric
+from agent.metrics import TABLE, Metric
 from agent.roofline.bottleneck import BOTTLENECKS
 from rules.promql import (
     DEVICE,
@@ -343,6 +343,3 @@ RECORDED: dict[str, tuple[str, ...]] = {
     rule.record: rule.keeps for group in RECORDINGS for rule in group.rules
 }
 """The labels of each recorded series, by its name."""
-
-assert all(name.startswith("roofline:") for name in RECORDED)
-assert PREFIX == "roofline_"

@@ -52,8 +52,8 @@ FAST_DRAM_BYTES_PER_SECOND = 3e12
 HOST_SHARE = Threshold(
     value=0.5,
     unit="ratio",
-    reason="for more than half of the time the GPU waits between steps. Prefer a lower value where GPUs are "
-    "scarce: every part of it is capacity.",
+    reason="for more than half of the time the wait between steps was the largest part of them. Prefer a "
+    "lower value where GPUs are scarce: every part of it is capacity.",
 )
 IDLE_SHARE = Threshold(
     value=0.95,

@@ -50,7 +50,7 @@ def test_prometheus_takes_the_rules() -> None:
 
 
 def test_recorded_series_are_named_by_level_subject_and_operation() -> None:
-    assert all(name.count(":") == 3 for name in RECORDED)
+    assert all(name.startswith("roofline:") and name.count(":") == 3 for name in RECORDED)
 
 
 # --- the cases ---------------------------------------------------------------------------------------
