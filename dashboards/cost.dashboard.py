@@ -6,10 +6,11 @@ from dashboards.board import board
 from dashboards.layout import banner, row
 from dashboards.links import link_to
 from dashboards.panels import Column, Query, bar_gauge, stat, steps, table, time_series
-from dashboards.queries import Quantity, recorded, regex_matcher
+from dashboards.queries import Quantity, by_labels, recorded, regex_matcher, summed
 from dashboards.states import BOTTLENECK_COLOURS
 from dashboards.units import COUNT, OF_A_GAUGE, RATIO, SECONDS
 from dashboards.variables import variables
+from rules.recordings import INTERVAL_SECONDS
 
 DOLLARS = OF_A_GAUGE["USD"]
 JOULES = OF_A_GAUGE["J"]
@@ -56,22 +57,15 @@ IDLE_PHASE, NOT_IDLE = 'phase="idle"', 'phase!="idle"'
 MEMORY_BOUND = 'bottleneck="memory_bandwidth"'
 MILLION = "1e6"
 HOUR = "3600"
+PER_HOUR = 3600 // INTERVAL_SECONDS
+"""Recorded increases in an hour."""
 MONTH = "30d"
 
 
-def of_nodes(increases: Quantity, labels: str, over: str = "$__range", /, **chosen: str) -> str:
-    """The sum of recorded increases of GPUs, by labels or of all."""
-    return f"sum {_by(labels)}(sum_over_time({increases.where(**chosen)}[{over}]))"
-
-
 def of_models(increases: Quantity, labels: str, *, over: str = "$__range", matchers: str = "") -> str:
-    """The same of engines."""
+    """The same of engines, whose series have no instance."""
     chosen = f"{OF_MODEL},{matchers}" if matchers else OF_MODEL
-    return f"sum {_by(labels)}(sum_over_time({increases.full_name}{{{chosen}}}[{over}]))"
-
-
-def _by(labels: str) -> str:
-    return f"by ({labels}) " if labels else ""
+    return f"sum {by_labels(labels)}(sum_over_time({increases.full_name}{{{chosen}}}[{over}]))"
 
 
 def per_million(by: str, *, over: str = "$__range", matchers: str = "") -> str:
@@ -88,7 +82,7 @@ dashboard = board(
     banner(
         stat(
             "Paid",
-            Query(of_nodes(node_cost, "")),
+            Query(summed(node_cost, "")),
             unit=DOLLARS,
             no_value="no prices",
             description="Price times watched time of all GPUs chosen. Absent: set prices in the "
@@ -96,7 +90,7 @@ dashboard = board(
         ),
         stat(
             "Idle",
-            Query(f"{of_nodes(node_idle, '')} / ({of_nodes(node_cost, '')} > 0)"),
+            Query(f"{summed(node_idle, '')} / ({summed(node_cost, '')} > 0)"),
             unit=RATIO,
             no_value="no prices",
             description="The part of it that went by idle. The table of models says who held them: scale "
@@ -105,7 +99,7 @@ dashboard = board(
         ),
         stat(
             "Held by no engine",
-            Query(f"{of_nodes(node_nobody, '')} / ({of_nodes(node_cost, '')} > 0)"),
+            Query(f"{summed(node_nobody, '')} / ({summed(node_cost, '')} > 0)"),
             unit=RATIO,
             no_value="no prices",
             description="The part of it that no engine known to the agents of their nodes had: give these "
@@ -131,8 +125,7 @@ dashboard = board(
         stat(
             "Watched",
             Query(
-                f"{of_nodes(node_observed, '')}"
-                f" / ({of_nodes(node_observed, '')} + {of_nodes(node_missed, '')} > 0)"
+                f"{summed(node_observed, '')} / ({summed(node_observed, '')} + {summed(node_missed, '')} > 0)"
             ),
             unit=RATIO,
             description="How much of the GPUs' time the agents saw. Below 98 % the sums are of what was "
@@ -207,7 +200,9 @@ dashboard = board(
         "By what the time went to",
         time_series(
             "Dollars an hour, by class",
-            Query(f"12 * sum by (bottleneck) ({class_cost.where()})", "{{bottleneck}}"),
+            Query(
+                f"{3600 // INTERVAL_SECONDS} * sum by (bottleneck) ({class_cost.where()})", "{{bottleneck}}"
+            ),
             unit=DOLLARS,
             stacked=True,
             minimum=0,
@@ -219,7 +214,7 @@ dashboard = board(
         ),
         bar_gauge(
             "GPU hours",
-            Query(f"{of_nodes(node_seconds, 'bottleneck')} / {HOUR}", "{{bottleneck}}"),
+            Query(f"{summed(node_seconds, 'bottleneck')} / {HOUR}", "{{bottleneck}}"),
             unit=COUNT,
             minimum=0,
             decimals=1,
@@ -231,9 +226,9 @@ dashboard = board(
         bar_gauge(
             "Evidence for FLOPs",
             Query(
-                f"{of_nodes(node_evidence, 'evidence', quantity='flops')}"
+                f"{summed(node_evidence, 'evidence', quantity='flops')}"
                 " / ignoring (evidence) group_left ()"
-                f" sum({of_nodes(node_evidence, 'evidence', quantity='flops')})",
+                f" sum({summed(node_evidence, 'evidence', quantity='flops')})",
                 "{{evidence}}",
             ),
             unit=RATIO,
@@ -249,21 +244,20 @@ dashboard = board(
         "By part and by node",
         table(
             "GPU types",
-            Column("Paid", of_nodes(node_cost, "part"), unit=DOLLARS),
-            Column("GPU hours", f"{of_nodes(node_observed, 'part')} / {HOUR}", decimals=1),
+            Column("Paid", summed(node_cost, "part"), unit=DOLLARS),
+            Column("GPU hours", f"{summed(node_observed, 'part')} / {HOUR}", decimals=1),
             Column(
                 "Idle",
-                f"{of_nodes(node_seconds, 'part', bottleneck='idle')}"
-                f" / ({of_nodes(node_observed, 'part')} > 0)",
+                f"{summed(node_seconds, 'part', bottleneck='idle')} / ({summed(node_observed, 'part')} > 0)",
                 unit=RATIO,
             ),
             Column(
                 "Memory-bound",
-                f"{of_nodes(node_seconds, 'part', bottleneck='memory_bandwidth')}"
-                f" / ({of_nodes(node_observed, 'part')} > 0)",
+                f"{summed(node_seconds, 'part', bottleneck='memory_bandwidth')}"
+                f" / ({summed(node_observed, 'part')} > 0)",
                 unit=RATIO,
             ),
-            Column("Energy", of_nodes(node_energy, "part"), unit=JOULES),
+            Column("Energy", summed(node_energy, "part"), unit=JOULES),
             labels={"part": "GPU type"},
             sort_by="Paid",
             description="A type that is mostly memory-bound sells its compute for nothing: compare prices of "
@@ -273,7 +267,7 @@ dashboard = board(
         ),
         table(
             "Dearest idle nodes",
-            Column("Idle", f"topk(20, {of_nodes(node_idle, 'cluster, instance')})", unit=DOLLARS),
+            Column("Idle", f"topk(20, {summed(node_idle, 'cluster, instance')})", unit=DOLLARS),
             labels={"instance": "Node", "cluster": "Cluster"},
             sort_by="Idle",
             links=(link_to("node", "Open the node", instance="Node"),),
@@ -286,7 +280,7 @@ dashboard = board(
         "The month",
         stat(
             "Paid in 30 days",
-            Query(of_nodes(node_cost, "", MONTH)),
+            Query(summed(node_cost, "", MONTH)),
             unit=DOLLARS,
             no_value="no prices",
             description="The sum of what was recorded. With a retention shorter than 30 days it is of "
@@ -295,7 +289,7 @@ dashboard = board(
         ),
         stat(
             "Idle in 30 days",
-            Query(of_nodes(node_idle, "", MONTH)),
+            Query(summed(node_idle, "", MONTH)),
             unit=DOLLARS,
             no_value="no prices",
             description="What giving back idle GPUs would have saved. Take the dearest nodes above.",
@@ -303,7 +297,7 @@ dashboard = board(
         ),
         stat(
             "GPU hours recorded",
-            Query(f"{of_nodes(node_observed, '', MONTH)} / {HOUR}"),
+            Query(f"{summed(node_observed, '', MONTH)} / {HOUR}"),
             unit=COUNT,
             decimals=1,
             description="How much the month's sums are made of. Less than GPUs times 720 hours: nodes "

@@ -7,11 +7,12 @@ from dashboards.board import board
 from dashboards.layout import banner, row
 from dashboards.links import link_to
 from dashboards.panels import Column, Query, stat, steps, table, time_series
-from dashboards.queries import metric, recorded, regex_matcher, selector
+from dashboards.queries import Quantity, metric, recorded, regex_matcher, summed
 from dashboards.states import BOTTLENECK_COLOURS
 from dashboards.units import COUNT, OF_A_GAUGE, RATIO, SECONDS
 from dashboards.variables import variables
 from rules import thresholds
+from rules.recordings import INTERVAL_SECONDS
 
 build = metric("build_info")
 gpu_up = metric("gpu_up")
@@ -53,12 +54,8 @@ PER_HOUR = 3600
 DOLLARS = OF_A_GAUGE["USD"]
 
 
-def _share(part: str, labels: str, **chosen: str) -> str:
-    by = f"by ({labels}) " if labels else ""
-    return (
-        f"sum {by}(sum_over_time({part}{selector(**chosen)}[$__range]))"
-        f" / (sum {by}(sum_over_time({observed.full_name}{selector()}[$__range])) > 0)"
-    )
+def _share(part: Quantity, labels: str, **chosen: str) -> str:
+    return f"{summed(part, labels, **chosen)} / ({summed(observed, labels)} > 0)"
 
 
 dashboard = board(
@@ -83,14 +80,14 @@ dashboard = board(
         ),
         stat(
             "Waits for memory",
-            Query(_share(by_class.full_name, "", bottleneck="memory_bandwidth")),
+            Query(_share(by_class, "", bottleneck="memory_bandwidth")),
             unit=RATIO,
             description="Share of all GPU time in which memory bandwidth decided. It is decode's nature; "
             "with little compute used beside it, larger batches on fewer GPUs do the same work.",
         ),
         stat(
             "Idle",
-            Query(_share(by_class.full_name, "", bottleneck="idle")),
+            Query(_share(by_class, "", bottleneck="idle")),
             unit=RATIO,
             description="Share of all GPU time without work. What is held and idle, nobody else can use: "
             "scale those models down first.",
@@ -197,8 +194,8 @@ dashboard = board(
             ),
             Column("Roof attained", f"avg by (cluster, instance) ({attained.where()})", unit=RATIO),
             Column("Kernels run", f"avg by (cluster, instance) ({kernel_time.where()})", unit=RATIO),
-            Column("Idle and held", _share(held.full_name, "cluster, instance"), unit=RATIO),
-            Column("Idle", _share(by_class.full_name, "cluster, instance", bottleneck="idle"), unit=RATIO),
+            Column("Idle and held", _share(held, "cluster, instance"), unit=RATIO),
+            Column("Idle", _share(by_class, "cluster, instance", bottleneck="idle"), unit=RATIO),
             Column("Power", f"sum by (cluster, instance) ({power.where()})", unit=power.unit),
             Column("Cost an hour", f"{PER_HOUR} * sum by (cluster, instance) ({cost.rate()})", unit=DOLLARS),
             Column(
@@ -221,7 +218,7 @@ dashboard = board(
         "Where GPU time goes",
         time_series(
             "GPUs by what bounds them",
-            Query(f"sum by (bottleneck) ({by_class.where()}) / 300", "{{bottleneck}}"),
+            Query(f"sum by (bottleneck) ({by_class.where()}) / {INTERVAL_SECONDS}", "{{bottleneck}}"),
             unit=COUNT,
             stacked=True,
             minimum=0,
@@ -233,7 +230,7 @@ dashboard = board(
         ),
         time_series(
             "GPU time by part",
-            Query(f"sum by (part) ({observed.where()}) / 300", "{{part}}"),
+            Query(f"sum by (part) ({observed.where()}) / {INTERVAL_SECONDS}", "{{part}}"),
             unit=COUNT,
             stacked=True,
             minimum=0,

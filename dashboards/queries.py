@@ -148,6 +148,16 @@ def recorded(name: str, *, unit: Unit, help: str) -> Quantity:  # noqa: A002  # 
     return Quantity(full_name=name, help=help, unit=unit, rate_unit=COUNT)
 
 
+def by_labels(labels: str) -> str:
+    """What follows `sum`, which is of all where there are no labels."""
+    return f"by ({labels}) " if labels else ""
+
+
+def summed(increases: Quantity, labels: str, over: str = "$__range", /, **chosen: str) -> str:
+    """The sum of recorded increases over a time, by labels or of all."""
+    return f"sum {by_labels(labels)}(sum_over_time({increases.where(**chosen)}[{over}]))"
+
+
 def counted(quantity: Quantity, by: str, *matchers: str, over: str = "$__rate_interval") -> str:
     """Events by a label whose values appear with their first event, which is no increase of anything."""
     where = quantity.where(*matchers)

@@ -33,7 +33,7 @@ from rules.promql import (
     recorded,
 )
 
-INTERVAL = "5m"
+INTERVAL, INTERVAL_SECONDS = "5m", 300
 """Of recorded increases; each covers the time since the one before."""
 NODE = (*TARGET, "part")
 MODEL = ("cluster", "job", "engine", "model", "workload_namespace", "part")
