@@ -23,8 +23,7 @@ from agent.discovery.processes import ProcessSource
 from agent.discovery.sockets import load_local_addresses
 from agent.engines.gguf import load_gguf_config
 from agent.engines.registry import ENGINES
-from agent.engines.source import EngineSource, server_of
-from agent.labels import label_text
+from agent.engines.source import EngineSource, server_label_of, source_name_of
 from agent.model_files import load_config_json
 from agent.prices import PricePeriod
 from agent.readings import (
@@ -171,7 +170,7 @@ class Wiring:
         self, url: str, *, engine: str | None = None, headers: Mapping[str, str], ca_file: str
     ) -> Poller[ServerReading]:
         return self._poll(
-            label_text(f"engine:{label_text(server_of(url))}"),
+            source_name_of(url),
             lambda: EngineSource(
                 url,
                 # Configured, it is that one; else the page says.
@@ -291,7 +290,7 @@ def _monitored(
 ) -> MonitoredServer:
     return MonitoredServer(
         poller=poller,
-        server=label_text(server_of(url)),
+        server=server_label_of(url),
         url=url,
         engine=engine or "unknown",
         found=found,

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from rules.alerts import ALERTS, INTERVALS, Alert
-from rules.documents import dump_yaml, rule_of
+from rules import documents
+from rules.alerts import ALERTS, Alert
 
 PLACEHOLDER = "@threshold@"
 """Where the template puts the threshold."""
@@ -33,20 +33,12 @@ KEYS: tuple[str, ...] = tuple(key_of(alert) for alert in ALERTS)
 
 def render_alerts() -> str:
     """The file that the template of the PrometheusRule reads."""
-    groups = [
-        {
-            "name": name,
-            **({"interval": INTERVALS[name]} if name in INTERVALS else {}),
-            "rules": [_rule(alert) for alert in alerts],
-        }
-        for name, alerts in groupby(ALERTS, key=lambda alert: alert.group)
-    ]
-    return "# Generated from rules/alerts.py; make generate rewrites it.\n" + dump_yaml({"groups": groups})
+    return documents.render_alerts(_rule)
 
 
 def _rule(alert: Alert) -> dict[str, Any]:
     threshold = {"threshold": alert.threshold.value} if alert.threshold is not None else {}
-    return {"key": key_of(alert), **threshold, **rule_of(alert), "expr": alert.expr(PLACEHOLDER)}
+    return {"key": key_of(alert), **threshold, **documents.rule_of(alert), "expr": alert.expr(PLACEHOLDER)}
 
 
 def render_switches(indent: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -20,16 +20,20 @@ def render_recordings() -> str:
         {"name": group.name, **_interval(group.interval), "rules": [_recording(rule) for rule in group.rules]}
         for group in RECORDINGS
     ]
-    return _HEAD.format(module="rules/recordings.py") + dump_yaml({"groups": groups})
+    return _HEAD.format(module="rules/recordings.py") + _yaml({"groups": groups})
 
 
-def render_alerts() -> str:
-    """The file of alerting rules."""
+def render_alerts(rule: Callable[[Alert], dict[str, Any]] | None = None) -> str:
+    """The file of alerting rules; or of what else `rule` makes of each."""
     groups = [
-        {"name": name, **_interval(INTERVALS.get(name)), "rules": [rule_of(alert) for alert in alerts]}
+        {
+            "name": name,
+            **_interval(INTERVALS.get(name)),
+            "rules": [(rule or rule_of)(alert) for alert in alerts],
+        }
         for name, alerts in groupby(ALERTS, key=lambda alert: alert.group)
     ]
-    return _HEAD.format(module="rules/alerts.py") + dump_yaml({"groups": groups})
+    return _HEAD.format(module="rules/alerts.py") + _yaml({"groups": groups})
 
 
 def _interval(interval: str | None) -> dict[str, str]:
@@ -71,7 +75,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def dump_yaml(document: dict[str, Any]) -> str:
+def _yaml(document: dict[str, Any]) -> str:
     """As people write it: texts of several lines as such, keys in their order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 

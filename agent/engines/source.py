@@ -54,6 +54,16 @@ def server_of(url: str) -> str:
     return f"{host}:{port}" + ("" if path in ("", *PAGE_PATHS) else path)
 
 
+def server_label_of(url: str) -> str:
+    """The value of the label `server`."""
+    return label_text(server_of(url))
+
+
+def source_name_of(url: str) -> str:
+    """What the source of a server at that URL is called."""
+    return label_text(f"engine:{server_label_of(url)}")
+
+
 class EngineSource:
     """One server, read again and again."""
 
@@ -70,9 +80,9 @@ class EngineSource:
 
         `headers` go to this server only: with its page, and with the documents under the same root.
         """
-        self.server = label_text(server_of(url))
+        self.server = server_label_of(url)
         """The value of the label `server`."""
-        self.name = label_text(f"engine:{self.server}")
+        self.name = source_name_of(url)
         self._url = url
         self._definitions = tuple(definitions)
         self._limits = limits

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from agent.exposition.rate_limit import parse_duration
 from agent.exposition.tls import (
     CIPHERS,
     CLIENT_AUTHENTICATION,
@@ -28,7 +29,6 @@ from agent.exposition.tls import (
     OLD_VERSIONS,
     UNVERIFIED,
     VERSIONS,
-    parse_duration,
 )
 
 MAX_COST = 14

@@ -15,7 +15,8 @@ import yaml
 
 from agent.clock import SystemClock
 from agent.config import load_web_configuration
-from agent.exposition.tls import CIPHERS, CURVES, parse_duration
+from agent.exposition.rate_limit import parse_duration
+from agent.exposition.tls import CIPHERS, CURVES
 from agent.exposition.web_file import WebFile
 from tests.exposition.test_server import start
 from tests.web.certificates import Authority, Pair
