@@ -175,14 +175,14 @@ def finished_run(
             for sender in ("prometheus", "vmalert")
         }
         _write_targets(directory, agents)
-        start = time.time()
-        for agent in agents:
-            agent.set_time(start)
+        _set_time(agents)
         configuration = prometheus_configuration(
             names=names, alertmanager=_port(alertmanagers["prometheus"]), victoria=_port(victoria)
         )
         prometheus = run(_prometheus(directory, configuration))
         vmalert = run(_vmalert(directory, victoria, alertmanagers["vmalert"]))
+        # Again: only now is everybody there to see what happens, however long that took.
+        start = _set_time(agents)
         programs = (prometheus, victoria, vmalert, *alertmanagers.values())
         looks = {sender: Looks(program) for sender, program in alertmanagers.items()}
         slowest = _live(directory, agents, programs, tuple(looks.values()), start)
@@ -226,6 +226,14 @@ class Looks:
             for labels in _amtool_alerts(self._alertmanager, kind):
                 scenario = labels.get("cluster", "no cluster")
                 noted[scenario] = noted.get(scenario, frozenset()) | {labels["alertname"]}
+
+
+def _set_time(agents: Sequence[RunningAgent]) -> float:
+    """It is now for all of them. Gives when that is."""
+    now = time.time()
+    for agent in agents:
+        agent.set_time(now)
+    return now
 
 
 def _live(
