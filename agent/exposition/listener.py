@@ -164,7 +164,7 @@ class _Connection(cheroot.HTTPConnection):
     def _meet(self) -> None:
         self.socket.do_handshake()
         if self._tls is not None and not self._tls.admits(self.socket):
-            raise ConnectionRefusedError("no name in the client's certificate is allowed")
+            raise ConnectionRefusedError("the client's certificate has ended, or no name in it is allowed")
         self._has_met = True
 
     def _receive(self) -> Step:

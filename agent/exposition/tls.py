@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -76,10 +77,16 @@ class Tls:
     allowed_sans: frozenset[str] | None
 
     def admits(self, connection: ssl.SSLSocket) -> bool:
-        """Whether the certificate, which is verified already, is for a name that is allowed."""
+        """Whether the certificate, which was verified, has not ended and is for a name that is allowed.
+
+        A session that is resumed skips the certificate, which may have ended since.
+        """
+        certificate: Mapping[str, Any] = connection.getpeercert() or {}
+        ends = certificate.get("notAfter")
+        if ends is not None and ssl.cert_time_to_seconds(ends) < time.time():
+            return False
         if self.allowed_sans is None:
             return True
-        certificate: Mapping[str, Any] = connection.getpeercert() or {}
         names: Sequence[tuple[str, str]] = certificate.get("subjectAltName", ())
         return any(_render_name(kind, name) in self.allowed_sans for kind, name in names)
 
@@ -117,8 +124,7 @@ def load_tls(server: TlsServer, origin: Path) -> Tls:
     context.verify_mode = mode
     # A certificate that is in client_ca is trusted whether or not it signed itself, as in Go.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    # A session that is resumed skips the certificate, which may have expired since. Prometheus resumes none,
-    # and of connections that are closed without a goodbye, as ours are, OpenSSL remembers nothing itself.
+    # Tickets would outlive this context, and the authorities that were trusted when they were given.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     sans = server.client_allowed_sans

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -283,28 +285,50 @@ def test_only_names_that_are_allowed_come_in(
                 get(port, authority, client)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("tickets", [True, False], ids=["tickets", "no tickets"])
-def test_no_session_is_resumed_past_the_certificate(
-    directory: Path, server: Pair, version: ssl.TLSVersion, tickets: bool
+def test_a_session_that_is_resumed_does_not_outlive_the_certificate(
+    directory: Path, authority: Authority, server: Pair, client: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asks = {"client_auth_type": "RequireAndVerifyClientCert", "client_ca_file": "authority.crt"}
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # of later ones nothing is remembered
+    context.load_cert_chain(*client.files)
+    with serving(directory, asks) as port, ExitStack() as stack:
+
+        def ask(session: ssl.SSLSession | None) -> tuple[ssl.SSLSocket, bytes]:
+            plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+            secured = stack.enter_context(
+                context.wrap_socket(plain, server_hostname="localhost", session=session)
+            )
+            secured.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: h\r\n\r\n")
+            with suppress(ConnectionError):
+                return secured, secured.recv(65536)
+            return secured, b""
+
+        first, answer = ask(None)
+        assert answer.startswith(b"HTTP/1.1 200")
+        second, answer = ask(first.session)  # the first stays open: what is open is remembered
+        assert second.session_reused
+        assert answer.startswith(b"HTTP/1.1 200")
+        in_a_week = time.time() + 7 * 86400
+        monkeypatch.setattr("agent.exposition.tls.time", SimpleNamespace(time=lambda: in_a_week))
+        third, answer = ask(first.session)
+        assert third.session_reused
+        assert answer == b""
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_no_ticket_is_given(directory: Path, server: Pair, version: ssl.TLSVersion) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.maximum_version = version
-    if not tickets:
-        context.options |= ssl.OP_NO_TICKET
-    session: ssl.SSLSession | None = None
-    with serving(directory, {}) as port:
-        for _ in range(3):
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
-                secured = context.wrap_socket(plain, session=session)
-                secured.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
-                assert secured.recv(65536)
-                assert not secured.session_reused
-                session = secured.session
-                with suppress(OSError):
-                    secured.unwrap()
-                secured.close()
+    with (
+        serving(directory, {}) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        context.wrap_socket(plain) as secured,
+    ):
+        secured.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        assert secured.recv(65536)
+        assert secured.session is None or not secured.session.has_ticket
 
 
 # --- durations -------------------------------------------------------------------------------------
