@@ -130,10 +130,12 @@ def _part(expr: str, *, keeps: tuple[str, ...]) -> str:
     return f"sum by {by(keeps)} (\n  {indented(expr)}\n  * on {by(DEVICE)} group_left (part)\n  {PART}\n)"
 
 
-def _identified(expr: str, *, keeps: tuple[str, ...], gives: tuple[str, ...]) -> str:
+def _identified(
+    expr: str, *, keeps: tuple[str, ...], gives: tuple[str, ...], aggregation: str = "sum"
+) -> str:
     """Engines with what only their info tells: one identity each, whatever changed within the window."""
     return (
-        f"sum by {by(keeps)} (\n"
+        f"{aggregation} by {by(keeps)} (\n"
         f"  {indented(expr)}\n"
         f"  * on {by(REPLICA)} group_left {by(gives)}\n"
         f"  topk by {by(REPLICA)} (1, {IDENTITY})\n"
@@ -220,25 +222,56 @@ def _model_increases() -> Iterator[Recording]:
             labels={"location": location},
             keeps=(*keeps, "location"),
         )
-    yield from _sequence_steps()
+    yield from _weighted_with_steps()
+    yield from _serving()
     yield from _gpu_seconds_of_models()
 
 
-def _sequence_steps() -> Iterator[Recording]:
-    """Batch sizes times steps: divided by the steps they are means over any time, not means of means."""
-    for name, gauge in (
-        ("engine_decode_sequence_steps", "roofline_engine_decode_batch_size"),
-        ("engine_kv_limited_sequence_steps", "roofline_engine_kv_limited_batch_size"),
-    ):
-        steps = increase("roofline_engine_steps_total", INTERVAL, ENGINE)
-        weighted = f"{steps}\n* on {by(ENGINE)}\n{mean(gauge, INTERVAL, ENGINE)}"
-        yield Recording(
-            record=_name("model", name),
-            expr=_identified(
-                f"(\n  {indented(weighted)}\n)", keeps=MODEL, gives=("workload_namespace", "part")
-            ),
-            keeps=MODEL,
+def _weighted_with_steps() -> Iterator[Recording]:
+    """Gauges times steps, and the steps for which they were known: their quotient is a mean, not one of means."""
+    steps = increase("roofline_engine_steps_total", INTERVAL, ENGINE)
+    for name, gauge, quantity in WEIGHTED_WITH_STEPS:
+        value = mean(gauge, INTERVAL, ENGINE)
+        weighted = f"(\n  {steps}\n  * on {by(ENGINE)}\n  {value}\n)"
+        known = f"(\n  {steps}\n  and on {by(ENGINE)}\n  {value}\n)"
+        given: tuple[tuple[str, str, dict[str, str]], ...] = (
+            (name, weighted, {}),
+            ("engine_known_steps", known, {"quantity": quantity}),
         )
+        for what, expr, labels in given:
+            yield Recording(
+                record=_name("model", what),
+                expr=_identified(expr, keeps=MODEL, gives=("workload_namespace", "part")),
+                labels=labels,
+                keeps=(*MODEL, *labels),
+            )
+
+
+WEIGHTED_WITH_STEPS = (
+    ("engine_decode_sequence_steps", "roofline_engine_decode_batch_size", "decode_batch"),
+    ("engine_kv_limited_sequence_steps", "roofline_engine_kv_limited_batch_size", "kv_limited_batch"),
+    ("engine_ridge_sequence_steps", "roofline_engine_ridge_batch_size", "ridge_batch"),
+    ("engine_agreement_steps", "roofline_engine_model_agreement_ratio", "agreement"),
+)
+"""What is recorded, the gauge, and what it is called among the steps for which it was known."""
+
+
+def _serving() -> Iterator[Recording]:
+    """How models are served: what the month's traffic is planned for."""
+    split = ("tensor_parallel", "pipeline_parallel", "weight_dtype", "kv_dtype")
+    keeps = (*MODEL, *split)
+    served = f"max by {by((*ENGINE, *split))} (max_over_time(roofline_engine_model_info[{INTERVAL}]))"
+    yield Recording(
+        record="roofline:model:engines:count",
+        expr=_identified(served, keeps=keeps, gives=("workload_namespace", "part")),
+        keeps=keeps,
+    )
+    allowed = f"max by {by(ENGINE)} (max_over_time(roofline_engine_max_num_seqs[{INTERVAL}]))"
+    yield Recording(
+        record="roofline:model:engine_max_num_seqs:max",
+        expr=_identified(allowed, keeps=MODEL, gives=("workload_namespace", "part"), aggregation="max"),
+        keeps=MODEL,
+    )
 
 
 def _gpu_seconds_of_models() -> Iterator[Recording]:
