@@ -228,7 +228,7 @@ def _model_increases() -> Iterator[Recording]:
 
 
 def _weighted_with_steps() -> Iterator[Recording]:
-    """Gauges times steps, and the steps for which they were known: their quotient is a mean, not one of means."""
+    """Gauges times steps, and the steps for which they were known: a quotient is a mean, not one of means."""
     steps = increase("roofline_engine_steps_total", INTERVAL, ENGINE)
     for name, gauge, quantity in WEIGHTED_WITH_STEPS:
         value = mean(gauge, INTERVAL, ENGINE)

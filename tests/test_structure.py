@@ -50,6 +50,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.wiring",),
     ("agent.app",),
     ("agent.daemon", "agent.planning"),
+    ("agent.report",),
     ("agent.cli", "agent.__main__"),
 )
 
