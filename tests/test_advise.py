@@ -356,9 +356,17 @@ def test_the_lesson_is_shown_with_its_prices_and_the_reasons(capsys: pytest.Capt
 
 
 def test_nothing_heavy_is_imported() -> None:
-    code = f"import sys, agent.planning; print([m for m in {HEAVY!r} if m in sys.modules])"
+    assert imported_with("agent.planning.command", HEAVY) == "[]"
+
+
+def test_other_commands_do_not_import_the_arithmetic() -> None:
+    assert imported_with("agent.cli", (*HEAVY, "agent.planning.command", "agent.roofline")) == "[]"
+
+
+def imported_with(module: str, names: tuple[str, ...]) -> str:
+    code = f"import sys, {module}; print([name for name in {names!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.strip()
 
 
 def test_it_answers_at_once() -> None:
