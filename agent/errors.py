@@ -22,11 +22,12 @@ class SourceError(AgentError):
 
     `reason` is one word from a small fixed set, fit for a label value (``refused``, ``timeout``,
     ``too_large``, ``malformed``, …). The message says what was being done and what to do next, and
-    never quotes what the other side sent.
+    never quotes what the other side sent. `http_status` is that of an answer that was none.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, *, http_status: int | None = None) -> None:
         self.reason = reason
+        self.http_status = http_status
         super().__init__(message)
 
 

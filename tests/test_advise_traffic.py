@@ -21,7 +21,7 @@ from agent.errors import AgentError
 from agent.metrics import TABLE
 from agent.planning import live_mix
 from agent.roofline.catalogue import find_config
-from agent.sources.prometheus import TOKEN_VARIABLE, PrometheusServer
+from agent.sources.prometheus import TOKEN_VARIABLE, Access, PrometheusServer
 from tests.test_demo import HUNG_SECONDS, running_demo
 from tests.test_prometheus import Prometheus, running_prometheus
 
@@ -327,7 +327,7 @@ def test_a_look_back_is_a_duration() -> None:
 
 def test_credentials_are_sent() -> None:
     with answering(200, NOTHING) as (url, credentials):
-        server = PrometheusServer(url, bearer_token="abc")
+        server = PrometheusServer(url, access=Access(bearer_token="abc"))
         assert server.query("up") == ()
         server.close()
         server = PrometheusServer(url.replace("://", "://me:secret@"))

@@ -75,11 +75,12 @@ def _of_the_lesson() -> _Answer:
 def _of_traffic(options: argparse.Namespace) -> _Answer:
     # The network and its libraries are for this alone.
     from agent.planning.live_mix import fetch_mixes
-    from agent.sources.prometheus import TOKEN_VARIABLE, PrometheusServer
+    from agent.sources.prometheus import TOKEN_VARIABLE, Access, PrometheusServer
 
     named = [model.partition("=") for model in options.model or ()]
     configs = {name: config_of(path) for name, _, path in named if path}
-    server = PrometheusServer(options.traffic, bearer_token=os.environ.get(TOKEN_VARIABLE))
+    access = Access(bearer_token=os.environ.get(TOKEN_VARIABLE))
+    server = PrometheusServer(options.traffic, access=access)
     try:
         mixes = fetch_mixes(server, since=options.since or SINCE, models=[name for name, _, _ in named])
     finally:

@@ -99,10 +99,17 @@ _REASONS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def open_session(*, verify: bool | str = True) -> requests.Session:
-    """A session for one source; `verify` may be the path of a file of certificate authorities."""
+def open_session(
+    *, verify: bool | str = True, certificate: tuple[str, str] | None = None
+) -> requests.Session:
+    """A session for one source.
+
+    `verify` may be the path of a file of certificate authorities; `certificate` are the paths of our own
+    and of its key.
+    """
     session = requests.Session()
     session.verify = verify
+    session.cert = certificate
     session.trust_env = False  # no proxy between us and the node, and no .netrc: keys belong to one URL
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
     session.headers.update(
@@ -176,7 +183,7 @@ def _failure(subject: str, reason: str, limits: PageLimits, status: int = 0) -> 
         status=status,
         hint=STATUS_HINTS.get(status, "is the server healthy?"),
     )
-    return SourceError(reason, f"{subject}: {advice}")
+    return SourceError(reason, f"{subject}: {advice}", http_status=status or None)
 
 
 def _reason(error: BaseException) -> str:

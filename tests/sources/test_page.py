@@ -115,10 +115,10 @@ def silent(connection: socket.socket) -> None:
     connection.recv(1)
 
 
-def failure_of(url: str, limits: PageLimits = LIMITS, **options: str) -> SourceError:
+def failure_of(url: str, limits: PageLimits = LIMITS, *, verify: bool | str = True) -> SourceError:
     """The error of one fetch, which must come within the limits."""
     began = time.monotonic()
-    with open_session(**options) as session, pytest.raises(SourceError) as raised:
+    with open_session(verify=verify) as session, pytest.raises(SourceError) as raised:
         fetch_page(url, session=session, limits=limits)
     assert time.monotonic() - began < limits.deadline_seconds + SLACK_SECONDS
     assert raised.value.reason in ADVICE
