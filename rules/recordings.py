@@ -257,7 +257,7 @@ WEIGHTED_WITH_STEPS = (
 
 
 def _serving() -> Iterator[Recording]:
-    """How models are served: what the month's traffic is planned for."""
+    """How models are served and what is wanted of them: what a month's traffic is held against."""
     split = ("tensor_parallel", "pipeline_parallel", "weight_dtype", "kv_dtype")
     keeps = (*MODEL, *split)
     served = f"max by {by((*ENGINE, *split))} (max_over_time(roofline_engine_model_info[{INTERVAL}]))"
@@ -271,6 +271,12 @@ def _serving() -> Iterator[Recording]:
         record="roofline:model:engine_max_num_seqs:max",
         expr=_identified(allowed, keeps=MODEL, gives=("workload_namespace", "part"), aggregation="max"),
         keeps=MODEL,
+    )
+    keeps = (*SERVICE, "slo")
+    yield Recording(
+        record="roofline:model:slo_objective:max",
+        expr=f"max by {by(keeps)} (max_over_time(roofline_engine_slo_objective_ratio[{INTERVAL}]))",
+        keeps=keeps,
     )
 
 
