@@ -125,8 +125,10 @@ class Totals(Part):
     """Idle while an engine, a container or a process had it."""
     paid_usd: float | None
     used_usd: float | None
-    """Paid less idle."""
+    """While something bounded the GPU, `unknown` included: with the next two it is what was paid."""
     idle_usd: float | None
+    unallocated_usd: float | None
+    """Of boards in MIG mode, what no instance has."""
     unattributed_usd: float | None
     """Held by no engine that agents know."""
     generation_tokens: float

@@ -1,0 +1,173 @@
+"""Hours and money: together, by class, by part, by day. Parts sum to the whole."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from agent.report.answers import Answer, Answers
+from agent.report.document import CLASSES, UNALLOCATED, ClassTime, Day, PartTime, Totals
+from agent.report.measured import (
+    RECORDED_SECONDS,
+    Measured,
+    by_day,
+    hours,
+    per_million,
+    ratio,
+    together,
+)
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS, instant
+
+TIMES = tuple(name for name in CLASSES if name != UNALLOCATED)
+"""Classes that take time; what is unallocated only costs."""
+
+
+def totals(answers: Answers, *, recorded_hours: float) -> Totals:
+    """Everything together."""
+    observed = answers["gpu_observed_seconds"].amount()
+    paid = answers["gpu_cost_usd"].total
+    by_class = answers["gpu_bottleneck_cost_usd"]
+    spent = {name: by_class.value(bottleneck=name) for name in CLASSES}
+    generated = answers["engine_generation_tokens"].amount()
+    return Totals(
+        nodes=_nodes(answers["node_recorded"], recorded_hours),
+        gpus=hours(observed) / recorded_hours if recorded_hours else 0.0,
+        gpu_hours=hours(observed),
+        idle_gpu_hours=hours(answers["gpu_bottleneck_seconds"].amount(bottleneck="idle")),
+        idle_held_gpu_hours=hours(answers["gpu_idle_held_seconds"].amount()),
+        paid_usd=paid,
+        used_usd=together(*(usd for name, usd in spent.items() if name not in ("idle", UNALLOCATED))),
+        idle_usd=answers["gpu_idle_cost_usd"].total,
+        unallocated_usd=spent[UNALLOCATED],
+        unattributed_usd=answers["gpu_unattributed_cost_usd"].total,
+        generation_tokens=generated,
+        prefill_tokens=answers["engine_prefill_tokens"].amount(),
+        cached_prompt_tokens=answers["engine_cached_prompt_tokens"].amount(),
+        requests=answers["engine_requests"].amount(),
+        usd_per_million_tokens=per_million(paid, generated),
+        energy_joules=answers["gpu_energy_joules"].total,
+        joules_per_million_tokens=per_million(answers["engine_energy_joules"].total, generated),
+    )
+
+
+def _nodes(recorded: Answer, recorded_hours: float) -> float | None:
+    """On average; `None` where nodes were not asked about. A node with two parts is one."""
+    if not recorded or not recorded_hours:
+        return None
+    samples = sum(max(rows) for rows in _samples_of_nodes(recorded).values())
+    return samples * RECORDED_SECONDS / HOUR_SECONDS / recorded_hours
+
+
+def _samples_of_nodes(recorded: Answer) -> Mapping[tuple[str, ...], list[float]]:
+    found: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+    for (cluster, instance, _), samples in recorded.by("cluster", "instance", "part").items():
+        found[cluster, instance].append(samples)
+    return found
+
+
+def classes(measured: Measured) -> tuple[ClassTime, ...]:
+    """Where the seconds went; those without any time or money are left out, `unallocated` too."""
+    seconds, before = measured.now["gpu_bottleneck_seconds"], measured.before["gpu_bottleneck_seconds"]
+    spent = measured.now["gpu_bottleneck_cost_usd"]
+    whole, whole_before = seconds.total, before.total
+    rows = []
+    for name in CLASSES:
+        taken, usd = seconds.amount(bottleneck=name), spent.value(bottleneck=name)
+        if name == UNALLOCATED and not usd:
+            continue
+        rows.append(
+            ClassTime(
+                name=name,
+                gpu_hours=hours(taken),
+                ratio=ratio(taken, whole) or 0.0,
+                usd=usd,
+                previous_ratio=ratio(before.amount(bottleneck=name), whole_before),
+                by_part={
+                    part: hours(each)
+                    for (part,), each in sorted(seconds.by("part", bottleneck=name).items())
+                    if each
+                },
+            )
+        )
+    return tuple(rows)
+
+
+def hours_by_class(answer: Answer, **labels: str) -> dict[str, float]:
+    """GPU hours of all classes that take time."""
+    return {name: hours(answer.amount(bottleneck=name, **labels)) for name in TIMES}
+
+
+def parts(measured: Measured) -> tuple[PartTime, ...]:
+    """By type of GPU, the most hours first."""
+    now, recorded_hours = measured.now, measured.recorded_hours
+    rows = []
+    for (part,), seconds in now["gpu_observed_seconds"].by("part").items():
+        paid = now["gpu_cost_usd"].value(part=part)
+        generated = now["engine_generation_tokens"].amount(part=part)
+        rows.append(
+            PartTime(
+                part=part,
+                gpus=hours(seconds) / recorded_hours if recorded_hours else 0.0,
+                gpu_hours=hours(seconds),
+                hours_by_class=hours_by_class(now["gpu_bottleneck_seconds"], part=part),
+                paid_usd=paid,
+                idle_usd=now["gpu_idle_cost_usd"].value(part=part),
+                unattributed_usd=now["gpu_unattributed_cost_usd"].value(part=part),
+                generation_tokens=generated,
+                usd_per_gpu_hour=ratio(paid, hours(seconds)),
+                usd_per_million_tokens=per_million(paid, generated),
+                energy_joules=now["gpu_energy_joules"].value(part=part),
+                mean_dram_active_ratio=_mean_active(now, "dram_active", part),
+                mean_tensor_active_ratio=_mean_active(now, "tensor_active", part),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (-row.gpu_hours, row.part)))
+
+
+def _mean_active(answers: Answers, quantity: str, part: str) -> float | None:
+    """Over the time for which it was measured."""
+    known = sum(
+        seconds
+        for (evidence,), seconds in answers["gpu_evidence_seconds"]
+        .by("evidence", quantity=quantity, part=part)
+        .items()
+        if evidence != "none"
+    )
+    return ratio(answers[f"gpu_{quantity}_seconds"].value(part=part), known)
+
+
+def days(measured: Measured) -> tuple[Day, ...]:
+    """One after the other; the last may be a part of one."""
+    now, span = measured.now, measured.span
+
+    def daily(question: str, **labels: str) -> list[float] | None:
+        steps = now[question].steps(**labels)
+        return by_day(steps[()], span) if () in steps else None
+
+    coverage = by_day(measured.hourly_coverage(), span)
+    observed = daily("gpu_observed_seconds")
+    by_class = {name: daily("gpu_bottleneck_seconds", bottleneck=name) for name in TIMES}
+    paid, idle = daily("gpu_cost_usd"), daily("gpu_idle_cost_usd")
+    generated, energy = daily("engine_generation_tokens"), daily("engine_energy_joules")
+    rows = []
+    for number, day in enumerate(span.days()):
+        tokens = _at(generated, number) or 0.0
+        rows.append(
+            Day(
+                date=instant(day.start).date(),
+                coverage_ratio=coverage[number] / (day.seconds / HOUR_SECONDS),
+                gpu_hours=hours(_at(observed, number) or 0.0),
+                hours_by_class={name: hours(_at(row, number) or 0.0) for name, row in by_class.items()},
+                paid_usd=_at(paid, number),
+                idle_usd=_at(idle, number),
+                generation_tokens=tokens,
+                usd_per_million_tokens=per_million(_at(paid, number), tokens),
+                joules_per_million_tokens=per_million(_at(energy, number), tokens),
+            )
+        )
+    assert span.seconds <= len(rows) * DAY_SECONDS
+    return tuple(rows)
+
+
+def _at(row: list[float] | None, number: int) -> float | None:
+    return None if row is None else row[number]

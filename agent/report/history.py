@@ -1,0 +1,241 @@
+"""Fetches a period's answers from a server that may refuse to give so much at once.
+
+A question is asked for the whole period. Where that is refused, or takes too long, the period is halved, and
+what a server has answered is how much it is asked for from then on. Each piece that was answered is kept on
+disk, so that a run that ends early goes on where it ended. What was not answered is said and left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.errors import AgentError, SourceError
+from agent.report.answers import Answer, Key, Piece
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span
+from agent.report.questions import RECORDED_AT_ALL, STEP_SECONDS, Question
+from agent.sources.prometheus import PrometheusServer
+
+TOO_MUCH = (400, 413, 422)
+"""Of HTTP: the query is understood and is more than the server gives."""
+TIMED_OUT = (503, 504)
+BUSY = (429, 500, 502, *TIMED_OUT)
+WAITS_SECONDS = (1.0, 5.0, 15.0)
+"""Before a server that was busy is asked again."""
+SETTLED_SECONDS = 900
+"""What is younger may still be recorded, and is not kept."""
+LOOK_BACK_DAYS = 400
+"""Before the period, for the earliest sample."""
+_GONE = ("refused", "unreachable", "tls")
+
+_log = logging.getLogger(__name__)
+
+Rows = dict[Key, dict[int, float]]
+
+
+class Kept:
+    """Answers on disk, each in a file of its own; none is ever half there."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+
+    def get(self, name: str) -> Rows | None:
+        """What was put there. A file that cannot be read is as good as none."""
+        if self._directory is None:
+            return None
+        try:
+            stored = json.loads((self._directory / f"{name}.json").read_bytes())
+            return {tuple(key): {int(at): float(value) for at, value in row} for key, row in stored}
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def put(self, name: str, rows: Rows) -> None:
+        """Keep it. A disk that is full costs the next run time, and this one nothing."""
+        if self._directory is None:
+            return
+        path = self._directory / f"{name}.json"
+        partial = path.with_suffix(f".{os.getpid()}")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps([[key, [*row.items()]] for key, row in rows.items()]))
+            partial.replace(path)
+        except OSError as error:
+            _log.warning("%s: cannot be kept: %s", path, error.strerror)
+            partial.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Nothing is left of it."""
+        if self._directory is None or not self._directory.is_dir():
+            return
+        for path in self._directory.glob("*.json"):
+            path.unlink(missing_ok=True)
+        if not any(self._directory.iterdir()):
+            self._directory.rmdir()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """A piece that was not answered."""
+
+    reason: str
+    is_too_much: bool
+
+
+class History:
+    """What a server has recorded."""
+
+    def __init__(
+        self,
+        server: PrometheusServer,
+        *,
+        selection: str = "",
+        kept: Kept | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._server, self._selection = server, selection
+        self._kept = kept or Kept(None)
+        self._sleep, self._now = sleep, now
+        self._longest: dict[tuple[str, str], int] = {}
+        """By level and step: what the server was seen to answer at once, in seconds."""
+        self._has_answered = False
+        self.queries = 0
+        """Asked until now."""
+
+    def fetch(self, question: Question, span: Span) -> Answer:
+        """The answer, as far as it is given. Raises `AgentError` when the server is gone or refuses us."""
+        rows: Rows = {}
+        missing: list[Piece] = []
+        step = STEP_SECONDS[question.step]
+        waiting = [*reversed([*self._pieces(question, span, step)])]
+        while waiting:
+            piece = waiting.pop()
+            found = self._ask(question, piece, step)
+            if not isinstance(found, _Refused):
+                for key, row in found.items():
+                    rows.setdefault(key, {}).update(row)
+                continue
+            halves = _halved(piece, step or DAY_SECONDS) if found.is_too_much else ()
+            if halves:
+                self._longest[question.level, question.step] = halves[0].seconds
+                waiting += reversed(halves)
+            else:
+                missing.append(Piece(span=piece, reason=found.reason))
+        return Answer(question=question, rows=rows, missing=tuple(missing))
+
+    def earliest_sample(self, span: Span) -> int | None:
+        """Unix time of the first that was recorded until the period's end; `None` when there is none."""
+        selected = f"{RECORDED_AT_ALL}{{{self._selection}}}" if self._selection else RECORDED_AT_ALL
+        start, end = span.start - LOOK_BACK_DAYS * DAY_SECONDS, span.end
+        for step in (DAY_SECONDS, HOUR_SECONDS, 300):
+            series = self._server.query_range(
+                f"count (last_over_time({selected}[{step * 1000 - 1}ms]))",
+                start=start + step,
+                end=-(-(end - start) // step) * step + start,
+                step_seconds=step,
+            )
+            self.queries += 1
+            found = [at for one in series for at in one.points]
+            if not found:
+                return None
+            start, end = int(min(found)) - step, int(min(found))
+        return end
+
+    def _pieces(self, question: Question, span: Span, step: int | None) -> Iterator[Span]:
+        longest = self._longest.get((question.level, question.step), span.seconds)
+        if step is None:
+            yield from span.pieces(longest)
+            return
+        whole = span.seconds // step * step
+        if whole:
+            yield from Span(start=span.start, end=span.start + whole).pieces(
+                max(longest // step * step, step)
+            )
+        if whole < span.seconds:
+            yield Span(start=span.start + whole, end=span.end)
+
+    def _ask(self, question: Question, piece: Span, step: int | None) -> Rows | _Refused:
+        """One query, several times where the server is busy."""
+        seconds = min(step or piece.seconds, piece.seconds)
+        promql = question.promql(seconds, self._selection)
+        name = hashlib.sha256(
+            f"{self._server.address}\n{promql}\n{piece.start}\n{piece.end}".encode()
+        ).hexdigest()[:32]
+        stored = self._kept.get(name)
+        if stored is not None:
+            return stored
+        for wait in (*WAITS_SECONDS, None):
+            try:
+                rows = self._query(question, promql, piece, seconds)
+            except SourceError as error:
+                _log.info("%s: %s", question.id, error)
+                if _is_closed(error) or (error.reason in _GONE and (wait is None or not self._has_answered)):
+                    raise AgentError(
+                        f"{error} What was answered until now is kept: the same command goes on from there."
+                    ) from None
+                was_patient = wait != WAITS_SECONDS[0]
+                if _is_too_much(error, was_patient=was_patient):
+                    return _Refused(reason=str(error), is_too_much=True)
+                if wait is None or not _may_pass(error):
+                    return _Refused(reason=str(error), is_too_much=False)
+                self._sleep(wait)
+            else:
+                self._has_answered = True
+                if piece.end < self._now() - SETTLED_SECONDS:
+                    self._kept.put(name, rows)
+                return rows
+        raise AssertionError("the last wait is none")
+
+    def _query(self, question: Question, promql: str, piece: Span, seconds: int) -> Rows:
+        """By the values of the labels; each number under the beginning of its step."""
+        self.queries += 1
+        if seconds == piece.seconds:
+            return {
+                _key(question.by, sample.labels): {piece.start: sample.value}
+                for sample in self._server.query(promql, at=piece.end)
+                if sample.value is not None
+            }
+        return {
+            _key(question.by, series.labels): {
+                round(at) - seconds: value for at, value in series.points.items()
+            }
+            for series in self._server.query_range(
+                promql, start=piece.start + seconds, end=piece.end, step_seconds=seconds
+            )
+        }
+
+
+def _is_closed(error: SourceError) -> bool:
+    """Whether asking anything else would end in the same way."""
+    return error.http_status in (401, 403, 404) or error.reason == "redirect"
+
+
+def _is_too_much(error: SourceError, *, was_patient: bool) -> bool:
+    """Whether less of it may be answered. A server that has no time may only have had none just then."""
+    if error.http_status in TIMED_OUT:
+        return was_patient
+    return error.http_status in TOO_MUCH or error.reason in ("too_large", "timeout")
+
+
+def _may_pass(error: SourceError) -> bool:
+    return error.http_status in BUSY or error.reason in ("disconnected", *_GONE)
+
+
+def _key(by: Sequence[str], labels: Mapping[str, str]) -> Key:
+    return tuple(labels.get(label, "") for label in by)
+
+
+def _halved(piece: Span, step: int) -> tuple[Span, ...]:
+    """Two of whole steps, or of whole hours where it is one step; none of what is an hour or less."""
+    unit = step if piece.seconds > step else HOUR_SECONDS
+    half = piece.seconds // 2 // unit * unit or unit
+    if half >= piece.seconds:
+        return ()
+    middle = piece.start + half
+    return Span(start=piece.start, end=middle), Span(start=middle, end=piece.end)

@@ -1,0 +1,100 @@
+"""All that was measured in a period and in the one before, and the few ratios that sections share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.report.answers import Answers
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span
+from agent.report.questions import OF_A_SERVICE
+from agent.roofline.cost import MILLION
+
+RECORDED_SECONDS = 300
+"""Between two samples of what is recorded."""
+PER_HOUR = HOUR_SECONDS // RECORDED_SECONDS
+
+ServiceKey = tuple[str, str, str, str, str]
+"""The values of `OF_A_SERVICE`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a review is computed from."""
+
+    name: str
+    now: Answers
+    before_name: str
+    before: Answers
+    """Empty where nothing was recorded."""
+    earliest_sample: int | None
+    group_by: str
+    teams: Mapping[tuple[str, str], str]
+    """By cluster and namespace, where services are grouped by a label of their namespace."""
+
+    @property
+    def span(self) -> Span:
+        """The period."""
+        return self.now.span
+
+    @property
+    def has_before(self) -> bool:
+        """Whether there is anything to compare with."""
+        return bool(self.before["gpu_observed_seconds"])
+
+    @property
+    def recorded_hours(self) -> float:
+        """For which there are samples of anything."""
+        return sum(self.hourly_coverage().values())
+
+    def hourly_coverage(self) -> dict[int, float]:
+        """The share of each hour that was recorded of anything, by the Unix time at which it begins."""
+        best: dict[int, float] = {}
+        for row in self.now["recorded"].rows.values():
+            for at, samples in row.items():
+                best[at] = max(best.get(at, 0.0), min(samples / PER_HOUR, 1.0))
+        return best
+
+    def services(self) -> tuple[ServiceKey, ...]:
+        """Every one that held a GPU or did anything."""
+        keys: set[ServiceKey] = set()
+        for question in ("model_gpu_bottleneck_seconds", "engine_cost_usd", "engine_generation_tokens"):
+            for key, amount in self.now[question].by(*OF_A_SERVICE).items():
+                if amount > 0:
+                    cluster, model, engine, part, namespace = key
+                    keys.add((cluster, model, engine, part, namespace))
+        return tuple(sorted(keys))
+
+
+def labels_of(key: ServiceKey) -> dict[str, str]:
+    """As an answer is asked for them."""
+    return dict(zip(OF_A_SERVICE, key, strict=True))
+
+
+def hours(seconds: float) -> float:
+    """Of GPUs."""
+    return seconds / HOUR_SECONDS
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """`None` where there is no part, or nothing to have a part of."""
+    return part / whole if part is not None and whole else None
+
+
+def per_million(amount: float | None, tokens: float) -> float | None:
+    """Of something, for a million tokens; `None` without tokens."""
+    return amount / tokens * MILLION if amount is not None and tokens > 0 else None
+
+
+def together(*amounts: float | None) -> float | None:
+    """Their sum; `None` only if none is known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None
+
+
+def by_day(steps: Mapping[int, float], span: Span) -> list[float]:
+    """Numbers of steps no longer than a day, summed by the day of the span."""
+    days = [0.0] * len(span.days())
+    for at, value in steps.items():
+        days[(at - span.start) // DAY_SECONDS] += value
+    return days

@@ -1,0 +1,114 @@
+"""The time that a review is about, in UTC: a calendar month, or any other span."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+DAY_SECONDS = 86400
+HOUR_SECONDS = 3600
+_MONTH = re.compile(r"(\d{4})-(\d{2})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """From an instant up to another, which is not in it; Unix seconds."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.end <= self.start:
+            raise ValueError("a span that has no time in it")
+
+    @property
+    def seconds(self) -> int:
+        """How long."""
+        return self.end - self.start
+
+    @property
+    def hours(self) -> float:
+        """How long."""
+        return self.seconds / HOUR_SECONDS
+
+    def pieces(self, seconds: int) -> Iterator[Span]:
+        """One after the other, each so long; the last is what is left."""
+        for start in range(self.start, self.end, seconds):
+            yield Span(start=start, end=min(start + seconds, self.end))
+
+    def days(self) -> tuple[Span, ...]:
+        """Twenty-four hours each, and the rest."""
+        return tuple(self.pieces(DAY_SECONDS))
+
+
+def instant(seconds: float) -> datetime:
+    """As people read it."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """The span reviewed, and the one that it is compared with."""
+
+    name: str
+    span: Span
+    previous_name: str
+    previous: Span
+
+
+def month(text: str) -> Review:
+    """`2026-11`, compared with the month before. Raises `ValueError`."""
+    match = _MONTH.fullmatch(text)
+    if match is None:
+        raise ValueError(f"a month is written like 2026-11, not {text!r}")
+    first = date(int(match[1]), int(match[2]), 1)
+    before = (first - timedelta(days=1)).replace(day=1)
+    after = (first + timedelta(days=31)).replace(day=1)
+    start, end = _midnight(first), _midnight(after)
+    return Review(
+        name=f"{first:%Y-%m}",
+        span=Span(start=start, end=end),
+        previous_name=f"{before:%Y-%m}",
+        previous=Span(start=_midnight(before), end=start),
+    )
+
+
+def last_month(now: float) -> Review:
+    """The one that ended last."""
+    first = instant(now).date().replace(day=1)
+    return month(f"{first - timedelta(days=1):%Y-%m}")
+
+
+def between(since: str, until: str | None, *, now: float) -> Review:
+    """Any span, compared with the same length before it. Dates are midnights. Raises `ValueError`."""
+    start = parse_instant(since)
+    end = int(now) // 300 * 300 if until is None else parse_instant(until)
+    if end <= start:
+        raise ValueError(f"{_named(start)} is not before {_named(end)}")
+    length = end - start
+    return Review(
+        name=f"{_named(start)} – {_named(end)}",
+        span=Span(start=start, end=end),
+        previous_name=f"{_named(start - length)} – {_named(start)}",
+        previous=Span(start=start - length, end=start),
+    )
+
+
+def parse_instant(text: str) -> int:
+    """A date or a time of ISO 8601, UTC unless it says otherwise. Raises `ValueError`."""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"a time is written like 2026-11-03 or 2026-11-03T12:00, not {text!r}") from None
+    return int((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp())
+
+
+def _midnight(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+
+
+def _named(seconds: int) -> str:
+    at = instant(seconds)
+    return f"{at:%Y-%m-%d}" if seconds % DAY_SECONDS == 0 else f"{at:%Y-%m-%dT%H:%M}"
