@@ -22,6 +22,7 @@ IMPORTS = {
     "jinja2": "import jinja2",
     "cheroot": "import cheroot.wsgi",
     "pydantic": "import pydantic; pydantic.BaseModel",
+    "rich": "import rich.console, rich.table, rich.text",
     "the agent": "import agent.daemon",
 }
 _MEASURE = """
