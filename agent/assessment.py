@@ -22,6 +22,7 @@ from agent.roofline.bottleneck import (
     Bottleneck,
     Verdict,
 )
+from agent.roofline.cost import MILLION
 from agent.roofline.gpus import GpuSpec
 from agent.roofline.kv_cache import KvCache, Limiter
 from agent.roofline.models import ServedModel
@@ -35,6 +36,7 @@ from agent.roofline.workload import Workload
 from agent.sources.base import SourceState
 from agent.tiers import TierStatus
 from agent.traffic import Role, Traffic
+from agent.units import SECONDS_PER_HOUR
 from agent.window import EngineTotals, EngineWindow, GpuWindow
 
 DEFAULT_COMPUTE_DTYPE = "bf16"
@@ -105,6 +107,8 @@ class EngineAssessment:
     objectives: tuple[ObjectiveCount, ...] = ()
     totals: EngineTotals = field(default_factory=EngineTotals)
     work_totals: WorkTotals | None = None
+    usd_per_hour: float | None = None
+    """Of all its GPUs, or its part of those that it shares; `None` without a price."""
 
     @property
     def role(self) -> Role | None:
@@ -119,6 +123,26 @@ class EngineAssessment:
         if self.attribution is None or self.window is None:
             return None
         return self.attribution.busy_seconds / self.window.seconds
+
+    @property
+    def generation_tokens_per_second(self) -> float | None:
+        """Over the window."""
+        tokens = self.window.increments.generation_tokens if self.window is not None else None
+        return None if self.window is None or tokens is None else tokens / self.window.seconds
+
+    @property
+    def prefill_tokens_per_second(self) -> float | None:
+        """Over the window, those that were computed."""
+        tokens = self.window.increments.prefill_tokens if self.window is not None else None
+        return None if self.window is None or tokens is None else tokens / self.window.seconds
+
+    @property
+    def usd_per_million_tokens(self) -> float | None:
+        """Of generated ones, at the window's rate, what its GPUs cost while they idle included."""
+        rate = self.generation_tokens_per_second
+        if self.usd_per_hour is None or not rate:
+            return None
+        return self.usd_per_hour / SECONDS_PER_HOUR / rate * MILLION
 
     @property
     def interference_ratio(self) -> float | None:

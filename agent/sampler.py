@@ -218,7 +218,7 @@ class Sampler:
             configuration=self.configuration,
             driver_version=_driver_version(nvml, now),
             gpus=gpus,
-            engines=self._serving.with_totals(engines),
+            engines=self._serving.with_totals(engines, elapsed_seconds=elapsed),
             allocations=matched.allocations if kubelet is not None and kubelet.fresh(now) else (),
             tiers=tier_statuses({state.name: state for state in finders}),
             notes=(*matched.notes, *_left_out(self._roster.left_out)),

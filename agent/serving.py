@@ -26,7 +26,7 @@ from agent.roster import MonitoredServer
 from agent.sources.base import SourceState
 from agent.tracks import EngineTrack
 from agent.traffic import Traffic
-from agent.units import render_seconds
+from agent.units import SECONDS_PER_HOUR, render_seconds
 from agent.window import GpuWindow
 
 log = logging.getLogger(__name__)
@@ -131,6 +131,8 @@ class Serving:
         """What is to be said of each engine now, behind whatever server."""
         silent: list[EngineAssessment] = []
         speaking: list[_Speaking] = []
+        for track in self._engines.values():
+            track.billed_usd = 0.0
         for one in watched:
             server, page = one.server, one.state.fresh(now)
             if page is None:
@@ -150,18 +152,24 @@ class Serving:
 
     def charge(self, key: EngineKey, bill: Bill) -> None:
         """Book an engine's part of what one GPU cost and drew."""
-        self._engines[key].account.credit_share(
-            bill.share, usd=bill.usd, joules=bill.joules, remote_usd=bill.remote_usd
-        )
+        track = self._engines[key]
+        track.account.credit_share(bill.share, usd=bill.usd, joules=bill.joules, remote_usd=bill.remote_usd)
+        track.billed_usd += sum(bill.share.values()) * (bill.usd + bill.remote_usd)
 
-    def with_totals(self, engines: Sequence[EngineAssessment]) -> tuple[EngineAssessment, ...]:
-        """The engines with their sums as they stand now."""
+    def with_totals(
+        self, engines: Sequence[EngineAssessment], *, elapsed_seconds: float
+    ) -> tuple[EngineAssessment, ...]:
+        """The engines with their sums as they stand now, and what the time since the last tick cost."""
         return tuple(
-            replace(engine, work_totals=self._engines[engine.key].account.totals())
-            if engine.served is not None
-            else engine
+            self._with_totals(engine, elapsed_seconds) if engine.served is not None else engine
             for engine in engines
         )
+
+    def _with_totals(self, engine: EngineAssessment, elapsed_seconds: float) -> EngineAssessment:
+        track = self._engines[engine.key]
+        billed = track.billed_usd  # nothing is billed without a price, or where nobody looked
+        usd_per_hour = billed / elapsed_seconds * SECONDS_PER_HOUR if billed > 0 else None
+        return replace(engine, work_totals=track.account.totals(), usd_per_hour=usd_per_hour)
 
     def forget_gone(self, servers: Collection[str]) -> None:
         """Drop the engines of servers that are watched no longer, and those that have left a page.

@@ -128,6 +128,8 @@ class EngineTrack:
         # As last known, those that hold no longer included: they may come back.
         self._objectives = dict(objectives)
         self.account = EngineAccount()
+        self.billed_usd = 0.0
+        """In this tick, GPUs of the replica on other nodes included."""
         self.settled: Settled | None = None
         self.seen_at_seconds = 0.0
         self.met_before: Mapping[str, float] = {}

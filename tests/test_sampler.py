@@ -434,6 +434,22 @@ def test_money_is_conserved_between_engines_and_nobody() -> None:
     )
 
 
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_what_an_engine_costs_now_is_the_price_of_all_its_gpus(ranks: int) -> None:
+    price = PricePeriod(gpu="*", usd_per_hour=3.6, since=dt.date(2020, 1, 1))
+    (engine,) = serving(Bench(prices=(price,), tensor_parallel=ranks), 300).engines
+    assert engine.usd_per_hour == pytest.approx(3.6 * ranks)
+    rate = engine.generation_tokens_per_second
+    assert rate is not None
+    assert engine.usd_per_million_tokens == pytest.approx(1e-3 * ranks / rate * 1e6)
+
+
+def test_without_a_price_a_token_costs_nobody_knows_what() -> None:
+    (engine,) = serving(Bench(), 60).engines
+    assert engine.generation_tokens_per_second
+    assert (engine.usd_per_hour, engine.usd_per_million_tokens) == (None, None)
+
+
 def test_data_parallel_ranks_take_their_gpus_in_order() -> None:
     bench = Bench(gpus=(0, 1))
     bench.nvml.answer = NodeReading(gpus=(H100, replace(H100, index=1, uuid="GPU-1")))

@@ -14,7 +14,7 @@ from typing import Any
 from agent.advice.model import Advice
 from agent.advice.node import advise_node
 from agent.assessment import Assessment, EngineAssessment, GpuAssessment
-from agent.exposition.headline import headline, notes
+from agent.exposition.headline import faults, headline, notes
 from agent.readings import (
     Absent,
     EngineReading,
@@ -74,7 +74,8 @@ def _tier(status: TierStatus) -> dict[str, Any]:
 
 def _advice(advice: Advice) -> dict[str, Any]:
     return {
-        **_fields(advice, "kind engines gpus title reason evidence wrong_when after expected benefit_gpus"),
+        **_fields(advice, "kind engines gpus subject title reason evidence wrong_when after expected"),
+        "benefit_gpus": _plain(advice.benefit_gpus),
         "effect": _fields(
             advice.effect,
             "tokens_per_second_ratio seconds_per_token_ratio usd_per_million_tokens_ratio batch kv_tokens "
@@ -91,6 +92,7 @@ def _gpu(gpu: GpuAssessment) -> dict[str, Any]:
             "memory_clock_ratio",
         ),
         **_fields(gpu, "flops_per_second dram_bytes_per_second intensity attained_ratio throttle"),
+        "faults": list(faults(gpu.health)),
         "verdict": _verdict(gpu.verdict),
         "roofs": _roofs(gpu),
         "reading": _fields(
@@ -204,6 +206,8 @@ def _engine(engine: EngineAssessment) -> dict[str, Any]:
         ),
         **_fields(engine, "limiter limiter_reason max_num_seqs ridge_flops_per_byte ridge_batch"),
         **_fields(engine, "max_intensity_flops_per_byte agreement_ratio interference_ratio"),
+        **_fields(engine, "generation_tokens_per_second prefill_tokens_per_second"),
+        **_fields(engine, "usd_per_hour usd_per_million_tokens"),
         "totals": _engine_totals(engine.totals),
         "work_totals": _fields(
             engine.work_totals,

@@ -27,7 +27,7 @@ TOP = {
 }
 ADVICE = {
     *("kind", "engines", "gpus", "title", "reason", "evidence", "wrong_when", "after", "expected"),
-    *("benefit_gpus", "effect"),
+    *("benefit_gpus", "effect", "subject"),
 }
 EFFECT = {
     *("tokens_per_second_ratio", "seconds_per_token_ratio", "usd_per_million_tokens_ratio", "batch"),
@@ -46,7 +46,18 @@ GPU = {
         "compute_clock_ratio",
     ),
     *("memory_clock_ratio", "flops_per_second", "dram_bytes_per_second", "intensity", "attained_ratio"),
-    *("throttle", "verdict", "roofs", "reading", "health", "window", "engines", "totals", "history"),
+    *(
+        "throttle",
+        "faults",
+        "verdict",
+        "roofs",
+        "reading",
+        "health",
+        "window",
+        "engines",
+        "totals",
+        "history",
+    ),
 }
 ENGINE = {
     *("server", "rank", "engine", "model", "up", "problem", "gpu_uuids", "served_origin", "busy_ratio"),
@@ -59,6 +70,8 @@ ENGINE = {
         "ridge_batch",
         "max_intensity_flops_per_byte",
     ),
+    *("generation_tokens_per_second", "prefill_tokens_per_second"),
+    *("usd_per_hour", "usd_per_million_tokens"),
     *("agreement_ratio", "interference_ratio", "totals", "work_totals", "placed_by", "container"),
 }
 SOURCE = {
