@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from agent.runbooks import runbook_url
 from rules import thresholds
 from rules.promql import (
     DEVICE,
@@ -33,9 +34,6 @@ from rules.thresholds import Threshold
 Severity = Literal["critical", "warning", "info"]
 """critical wakes somebody, warning is for the next morning, info is for whoever plans hardware."""
 
-RUNBOOKS = "https://github.com/roofline-agent/roofline-agent/blob/main/rules/runbooks"
-"""Where the runbooks are read; a file there for each alert."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
@@ -58,7 +56,7 @@ class Alert:
     @property
     def runbook_url(self) -> str:
         """One page for each name."""
-        return f"{RUNBOOKS}/{self.name}.md"
+        return runbook_url(self.name)
 
     @property
     def expression(self) -> str:

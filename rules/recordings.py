@@ -272,11 +272,11 @@ def _serving() -> Iterator[Recording]:
         expr=_identified(allowed, keeps=MODEL, gives=("workload_namespace", "part"), aggregation="max"),
         keeps=MODEL,
     )
-    keeps = (*SERVICE, "slo")
+    wanted = (*SERVICE, "slo")
     yield Recording(
         record="roofline:model:slo_objective:max",
-        expr=f"max by {by(keeps)} (max_over_time(roofline_engine_slo_objective_ratio[{INTERVAL}]))",
-        keeps=keeps,
+        expr=f"max by {by(wanted)} (max_over_time(roofline_engine_slo_objective_ratio[{INTERVAL}]))",
+        keeps=wanted,
     )
 
 

@@ -17,6 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "agent.clock",
         "agent.labels",
         "agent.logs",
+        "agent.runbooks",
         "agent.signals",
         "agent.units",
         "agent.__init__",

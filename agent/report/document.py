@@ -307,7 +307,9 @@ class ClockLoss(Part):
 class RequestLoss(Part):
     """Requests that gave no answer, and work that was done twice."""
 
+    cluster: str
     model: str
+    engine: str
     namespace: str
     part: str
     requests: float

@@ -1,0 +1,150 @@
+"""Whether the numbers can be believed: coverage, gaps, evidence, disagreement. Nothing is ever filled in."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from agent.report.document import Disagreement, EvidenceShare, Gap, Quality
+from agent.report.measured import PER_HOUR, Measured, hours, labels_of, ratio
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS, instant
+from agent.report.services import mean_over_steps
+from agent.units import render_number, render_percent
+
+ENOUGH = 0.95
+"""Of coverage; below it a sum is noticeably too small."""
+BLIND = 0.1
+"""Of the time without evidence of bytes: then classes are often `unknown`."""
+AGREES = (0.7, 1.5)
+"""Modelled ÷ measured bytes, as the alert has it."""
+LONGEST_GAPS = 20
+
+
+def quality(measured: Measured, *, is_complete: bool) -> Quality:
+    """What there is to say of it."""
+    now = measured.now
+    covered = measured.recorded_hours / measured.span.hours
+    by_node = _node_coverage(measured)
+    observed, unobserved = now["gpu_observed_seconds"].amount(), now["gpu_unobserved_seconds"].amount()
+    evidence, disagreements, gaps = _evidence(measured), _disagreements(measured), _gaps(measured)
+    remarks = (
+        *([] if is_complete else ["Some queries were not answered: what they would have told is missing."]),
+        *_on_coverage(measured, covered, by_node),
+        *_on_sight(observed, unobserved),
+        *_on_evidence(evidence),
+        *_on_prices(measured),
+        *(
+            f"{row.model} on {row.part or 'unknown GPUs'}: its model moves {render_number(row.ratio)} times "
+            "the bytes that were measured, so its FLOPs and its bytes by traffic are in doubt."
+            for row in disagreements
+        ),
+    )
+    return Quality(
+        is_poor=bool(remarks),
+        remarks=remarks,
+        earliest_sample=None if measured.earliest_sample is None else instant(measured.earliest_sample),
+        coverage_ratio=covered,
+        node_coverage_ratio=by_node,
+        observed_gpu_hours=hours(observed),
+        unobserved_gpu_hours=hours(unobserved),
+        contradicted_gpu_hours=hours(now["gpu_evidence_contradicted_seconds"].amount()),
+        gaps=gaps,
+        evidence=evidence,
+        disagreements=disagreements,
+    )
+
+
+def _node_coverage(measured: Measured) -> float | None:
+    """Of each node from its first day to its last, those without anything but its absence left out."""
+    found: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for (cluster, instance, _), row in (
+        measured.now["node_recorded"].steps("cluster", "instance", "part").items()
+    ):
+        days = found[cluster, instance]
+        for at, samples in row.items():
+            day = (at - measured.span.start) // DAY_SECONDS
+            days[day] = max(days.get(day, 0.0), samples)
+    if not found:
+        return None
+    lengths = [day.hours for day in measured.span.days()]
+    expected = recorded = 0.0
+    for days in found.values():
+        # A node may have come or gone within its first and its last day.
+        inner = range(min(days) + 1, max(days))
+        expected += sum(lengths[day] for day in inner) * PER_HOUR
+        recorded += sum(min(days.get(day, 0.0), lengths[day] * PER_HOUR) for day in inner)
+    return recorded / expected if expected else None
+
+
+def _gaps(measured: Measured) -> tuple[Gap, ...]:
+    """Hours without any sample, together where one follows the other."""
+    covered = measured.hourly_coverage()
+    found: list[tuple[int, int]] = []
+    for hour in measured.span.pieces(HOUR_SECONDS):
+        if covered.get(hour.start, 0.0) > 0:
+            continue
+        if found and found[-1][1] == hour.start:
+            found[-1] = (found[-1][0], hour.end)
+        else:
+            found.append((hour.start, hour.end))
+    found.sort(key=lambda gap: gap[0] - gap[1])
+    return tuple(
+        Gap(start=instant(start), end=instant(end), hours=(end - start) / HOUR_SECONDS)
+        for start, end in found[:LONGEST_GAPS]
+    )
+
+
+def _evidence(measured: Measured) -> tuple[EvidenceShare, ...]:
+    found = measured.now["gpu_evidence_seconds"]
+    whole = found.by("quantity")
+    return tuple(
+        EvidenceShare(quantity=quantity, evidence=evidence, ratio=seconds / whole[quantity,])
+        for (quantity, evidence), seconds in sorted(found.by("quantity", "evidence").items())
+        if seconds > 0
+    )
+
+
+def _disagreements(measured: Measured) -> tuple[Disagreement, ...]:
+    rows = []
+    for key in measured.services():
+        found = mean_over_steps(measured.now, "engine_agreement_steps", "agreement", labels_of(key))
+        if found is not None and not AGREES[0] <= found <= AGREES[1]:
+            _, model, engine, part, namespace = key
+            rows.append(Disagreement(model=model, engine=engine, part=part, namespace=namespace, ratio=found))
+    return tuple(rows)
+
+
+# --- in words --------------------------------------------------------------------------------------
+
+
+def _on_coverage(measured: Measured, covered: float, by_node: float | None) -> Iterator[str]:
+    if covered < ENOUGH:
+        yield (
+            f"Only {render_percent(covered)} of the period was recorded: every sum is of that part, and "
+            "nothing is extrapolated."
+        )
+    first = measured.earliest_sample
+    if first is not None and first > measured.span.start + HOUR_SECONDS:
+        yield f"The first sample is of {instant(first):%Y-%m-%d %H:%M} UTC: what was before is not known."
+    if by_node is not None and by_node < ENOUGH:
+        yield f"Nodes were recorded for {render_percent(by_node)} of the time in which they were there."
+
+
+def _on_sight(observed: float, unobserved: float) -> Iterator[str]:
+    seen = ratio(observed, observed + unobserved)
+    if seen is not None and seen < ENOUGH:
+        yield f"Agents could not see their GPUs for {hours(unobserved):.0f} GPU hours."
+
+
+def _on_evidence(evidence: tuple[EvidenceShare, ...]) -> Iterator[str]:
+    for row in evidence:
+        if row.quantity == "dram_bytes" and row.evidence == "none" and row.ratio > BLIND:
+            yield f"For {render_percent(row.ratio)} of the GPU time nothing is known of memory traffic."
+
+
+def _on_prices(measured: Measured) -> Iterator[str]:
+    priced = measured.now["gpu_cost_usd"]
+    parts = [part for (part,), seconds in measured.now["gpu_observed_seconds"].by("part").items() if seconds]
+    unpriced = sorted(part or "an unknown GPU" for part in parts if not priced.value(part=part))
+    if priced and unpriced:
+        yield f"There is no price of {', '.join(unpriced)}: sums of money are without them."
