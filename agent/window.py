@@ -7,9 +7,11 @@ Two histories, one a GPU and one an engine. The engine's also keeps **our own co
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from agent.ladder import RATIOS, Measured
@@ -219,17 +221,21 @@ PROGRESS = (
 
 
 def _restarted(before: EngineReading, after: EngineReading) -> bool:
-    """Whether the engine's process is another one: its start time changed, or a counter fell."""
+    """Whether the engine's process is another one: its start time changed, or its counters fell.
+
+    In a process that goes on, as its start time shows, no counter falls. Where some do and others do not,
+    the page lacks some of its lines, and sums lack a part.
+    """
     started, starts = before.start_time_seconds, after.start_time_seconds
     # Some pages print the time with few digits: only a second's difference is another process.
     if started is not None and starts is not None and abs(starts - started) > 1.0:
         return True
-    return any(
-        (old := getattr(before.counters, name)) is not None
-        and (new := getattr(after.counters, name)) is not None
-        and new < old
+    fell = [
+        new < old
         for name in COUNTER_NAMES
-    )
+        if (old := getattr(before.counters, name)) and (new := getattr(after.counters, name)) is not None
+    ]
+    return any(fell) and (started is None or all(fell))
 
 
 def _first_totals(reading: EngineReading) -> EngineTotals:
@@ -246,11 +252,14 @@ def _advance(last: _Page, reading: EngineReading, *, restarted: bool, at_seconds
     """The page after `last`: a restarted engine has done all that it shows since its start.
 
     What is missing on one page is not lost: its next difference is formed from where it was last known.
+    What fell in a process that goes on is missing.
     """
     counters = dict(last.totals.counters)
     known_counters: dict[str, float | None] = {}
     for name in COUNTER_NAMES:
         old, new = getattr(last.known.counters, name), getattr(reading.counters, name)
+        if new is not None and old is not None and new < old and not restarted:
+            new = None
         if new is not None:
             base = 0.0 if restarted else new if old is None else old
             counters[name] = counters.get(name, 0.0) + (new - base)
@@ -260,27 +269,63 @@ def _advance(last: _Page, reading: EngineReading, *, restarted: bool, at_seconds
     for name in HISTOGRAM_NAMES:
         before: Histogram | None = None if restarted else getattr(last.known, name)
         now: Histogram | None = getattr(reading, name)
+        known_histograms[name] = before
         if now is not None:
-            histograms[name] = _add_increase(histograms.get(name), before, now)
-        known_histograms[name] = before if now is None else now
-    known = replace(reading, counters=EngineCounters(**known_counters), **known_histograms)
+            total = histograms.get(name)
+            if restarted and total is not None and set(now.bounds) < set(total.bounds):
+                now = _at(now, total.bounds)  # it will have the others again
+            histograms[name], known_histograms[name] = _add_increase(total, before, now)
+    known = replace(
+        reading,
+        counters=EngineCounters(**known_counters),
+        start_time_seconds=(
+            last.known.start_time_seconds
+            if reading.start_time_seconds is None and not restarted
+            else reading.start_time_seconds
+        ),
+        **known_histograms,
+    )
     return _Page(at_seconds, reading, known, EngineTotals(counters=counters, histograms=histograms))
 
 
-def _add_increase(total: Histogram | None, before: Histogram | None, now: Histogram) -> Histogram:
-    """`total` + (`now` − `before`); a histogram with other bounds begins anew."""
-    if before is not None and before.bounds == now.bounds:
-        counts = tuple(new - old for new, old in zip(now.cumulative, before.cumulative, strict=True))
-        seconds = now.sum - before.sum
-    else:
-        counts, seconds = now.cumulative, now.sum
-    if total is None or total.bounds != now.bounds:
-        return Histogram(bounds=now.bounds, cumulative=counts, sum=seconds)
+def _add_increase(
+    total: Histogram | None, before: Histogram | None, now: Histogram
+) -> tuple[Histogram, Histogram]:
+    """`total` + (`now` − `before`), and from where to go on; after a restart other bounds begin anew.
+
+    Where nothing was restarted, a page without some of the buckets, or with fewer events, lacks lines.
+    """
+    if before is None or total is None:
+        if total is None or total.bounds != now.bounds:
+            return now, now
+        return _sum(total, now), now
+    if not set(before.bounds) <= set(now.bounds):
+        return total, before
+    shown = _at(now, before.bounds)
+    increase = _sum(shown, before, sign=-1)
+    # Buckets that are new have had no events of their own so far.
+    risen = _sum(_at(total, now.bounds), _at(increase, now.bounds))
+    if increase.sum < 0 or min(increase.cumulative) < 0 or any(a > b for a, b in pairwise(risen.cumulative)):
+        return total, before
+    return risen, now
+
+
+def _sum(one: Histogram, other: Histogram, *, sign: int = 1) -> Histogram:
+    """Of two with the same bounds."""
     return Histogram(
-        bounds=now.bounds,
-        cumulative=tuple(old + more for old, more in zip(total.cumulative, counts, strict=True)),
-        sum=total.sum + seconds,
+        bounds=one.bounds,
+        cumulative=tuple(a + sign * b for a, b in zip(one.cumulative, other.cumulative, strict=True)),
+        sum=one.sum + sign * other.sum,
     )
+
+
+def _at(histogram: Histogram, bounds: tuple[float, ...]) -> Histogram:
+    """The histogram at these bounds: at one that it lacks, what is known to be at most so much."""
+    if histogram.bounds == bounds:
+        return histogram
+    places = (bisect_right(histogram.bounds, bound) for bound in bounds)
+    counts = tuple(histogram.cumulative[place - 1] if place else 0.0 for place in places)
+    return Histogram(bounds=bounds, cumulative=counts, sum=histogram.sum)
 
 
 def _held_tokens(readings: list[EngineReading]) -> float | None:

@@ -131,6 +131,71 @@ def test_histograms_are_accumulated_over_a_restart() -> None:
     assert totals.histograms["time_to_first_token"] == buckets(3, 4, 4, total=350)
 
 
+def test_a_sum_that_lacks_a_part_is_no_restart() -> None:
+    whole = page(5300, started=100.0)
+    lacking = replace(page(900, started=100.0), counters=EngineCounters(generation_tokens=900, steps=1325))
+    made = history((0, page(5000)), (5, whole), (10, lacking), (15, page(5400)))
+    assert made.totals.counters == {"generation_tokens": 400, "steps": 100}
+    assert made.is_continuous
+
+
+def test_a_page_without_its_start_time_is_no_restart() -> None:
+    lacking = replace(page(5300, started=None), counters=EngineCounters(generation_tokens=10, steps=1325))
+    made = history((0, page(5000)), (5, lacking), (10, page(5400)), (15, page(30, started=200.0)))
+    assert made.totals.counters["generation_tokens"] == 430
+
+
+def of_histogram(*histograms: Histogram | None, started: float = 1.0) -> list[Histogram]:
+    """What was counted after each of these, of one process."""
+    made = EngineHistory(keep_seconds=30.0, gap_seconds=15.0)
+    counted = []
+    for number, histogram in enumerate(histograms):
+        made.add(number * 5, page(number * 10, started=started, time_to_first_token=histogram))
+        counted.append(made.totals.histograms["time_to_first_token"])
+    return counted
+
+
+def test_a_page_without_some_buckets_takes_nothing_away_and_adds_nothing() -> None:
+    lacking = Histogram(bounds=(100.0, math.inf), cumulative=(8, 9), sum=900)
+    *_, there, back = of_histogram(
+        buckets(5, 6, 6, total=600), buckets(7, 8, 8, total=800), lacking, buckets(9, 11, 11, total=1100)
+    )
+    assert there == buckets(2, 2, 2, total=200)
+    assert back == buckets(4, 5, 5, total=500)
+
+
+def test_buckets_that_come_late_have_no_past() -> None:
+    lacking = Histogram(bounds=(100.0, math.inf), cumulative=(5, 6), sum=600)
+    *_, found, after = of_histogram(lacking, buckets(7, 9, 9, total=900), buckets(7, 10, 11, total=1900))
+    assert found == buckets(2, 2, 3, total=300)
+    assert after == buckets(2, 3, 5, total=1300)
+
+
+def test_a_histogram_that_falls_in_a_process_that_goes_on_is_not_believed() -> None:
+    *_, fell, after = of_histogram(
+        buckets(5, 6, 6, total=600), buckets(1, 9, 9, total=900), buckets(7, 9, 9, total=900)
+    )
+    assert fell == buckets(0, 0, 0, total=0)
+    assert after == buckets(2, 3, 3, total=300)
+
+
+def test_a_restart_seen_without_some_buckets_counts_nothing_twice() -> None:
+    lacking = Histogram(bounds=(100.0, math.inf), cumulative=(1, 2), sum=200)
+    pages = (
+        (10, 1.0, buckets(5, 6, 6, total=600)),
+        (20, 1.0, buckets(6, 8, 8, total=800)),
+        (4, 50.0, lacking),
+        (9, 50.0, buckets(2, 4, 4, total=400)),
+    )
+    made = history(
+        *(
+            (number * 5, page(tokens, started=started, time_to_first_token=histogram))
+            for number, (tokens, started, histogram) in enumerate(pages)
+        )
+    )
+    assert made.totals.histograms["time_to_first_token"] == buckets(3, 6, 6, total=600)
+
+
 def test_prompts_of_different_length_are_dispersed() -> None:
     even = page(0, computed_prompt_lengths=buckets(0, 0, 0, total=0))
     mixed = page(9, computed_prompt_lengths=buckets(50, 100, 100, total=30_000))
