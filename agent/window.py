@@ -271,10 +271,7 @@ def _advance(last: _Page, reading: EngineReading, *, restarted: bool, at_seconds
         now: Histogram | None = getattr(reading, name)
         known_histograms[name] = before
         if now is not None:
-            total = histograms.get(name)
-            if restarted and total is not None and set(now.bounds) < set(total.bounds):
-                now = _at(now, total.bounds)  # it will have the others again
-            histograms[name], known_histograms[name] = _add_increase(total, before, now)
+            histograms[name], known_histograms[name] = _add_increase(histograms.get(name), before, now)
     known = replace(
         reading,
         counters=EngineCounters(**known_counters),
@@ -288,6 +285,10 @@ def _advance(last: _Page, reading: EngineReading, *, restarted: bool, at_seconds
     return _Page(at_seconds, reading, known, EngineTotals(counters=counters, histograms=histograms))
 
 
+SAME_BOUNDS_RATIO = 0.4
+"""Of the bounds of two histograms, so many are in both if one only lacks a few."""
+
+
 def _add_increase(
     total: Histogram | None, before: Histogram | None, now: Histogram
 ) -> tuple[Histogram, Histogram]:
@@ -295,16 +296,18 @@ def _add_increase(
 
     Where nothing was restarted, a page without some of the buckets, or with fewer events, lacks lines.
     """
-    if before is None or total is None:
-        if total is None or total.bounds != now.bounds:
+    if total is None:
+        return now, now
+    bounds = tuple(sorted({*total.bounds, *now.bounds}))
+    if before is None:
+        if len({*total.bounds} & {*now.bounds}) <= SAME_BOUNDS_RATIO * len(bounds):
             return now, now
-        return _sum(total, now), now
+        return _sum(_at(total, bounds), _at(now, bounds)), now
     if not set(before.bounds) <= set(now.bounds):
         return total, before
-    shown = _at(now, before.bounds)
-    increase = _sum(shown, before, sign=-1)
-    # Buckets that are new have had no events of their own so far.
-    risen = _sum(_at(total, now.bounds), _at(increase, now.bounds))
+    increase = _sum(_at(now, before.bounds), before, sign=-1)
+    # A bucket that is new has had no events of its own so far.
+    risen = _sum(_at(total, bounds), _at(increase, bounds))
     if increase.sum < 0 or min(increase.cumulative) < 0 or any(a > b for a, b in pairwise(risen.cumulative)):
         return total, before
     return risen, now

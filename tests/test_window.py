@@ -193,7 +193,23 @@ def test_a_restart_seen_without_some_buckets_counts_nothing_twice() -> None:
             for number, (tokens, started, histogram) in enumerate(pages)
         )
     )
-    assert made.totals.histograms["time_to_first_token"] == buckets(3, 6, 6, total=600)
+    assert made.totals.histograms["time_to_first_token"] == buckets(3, 4, 6, total=600)
+
+
+def test_after_an_update_with_other_buckets_events_are_counted_on() -> None:
+    fewer = [
+        page(tokens, started=50.0, time_to_first_token=Histogram(bounds=bounds, cumulative=counts, sum=total))
+        for tokens, bounds, counts, total in (
+            (4, (100.0, 500.0, math.inf), (1, 2, 2), 200),
+            (9, (100.0, 500.0, math.inf), (2, 4, 5), 900),
+        )
+    ]
+    before = page(10, started=1.0, time_to_first_token=buckets(5, 6, 6, total=600))
+    after = page(20, started=1.0, time_to_first_token=buckets(6, 8, 8, total=800))
+    counted = history((0, before), (5, after), (10, fewer[0]), (15, fewer[1])).totals
+    assert counted.histograms["time_to_first_token"] == Histogram(
+        bounds=(100.0, 500.0, 1000.0, math.inf), cumulative=(3, 5, 6, 7), sum=1100
+    )
 
 
 def test_prompts_of_different_length_are_dispersed() -> None:
