@@ -11,9 +11,11 @@ from agent.report.measured import (
     RECORDED_SECONDS,
     Measured,
     by_day,
+    hourly_coverage,
     hours,
     per_million,
     ratio,
+    recorded_hours,
     together,
 )
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, instant
@@ -22,16 +24,17 @@ TIMES = tuple(name for name in CLASSES if name != UNALLOCATED)
 """Classes that take time; what is unallocated only costs."""
 
 
-def totals(answers: Answers, *, recorded_hours: float) -> Totals:
+def totals(answers: Answers) -> Totals:
     """Everything together."""
+    recorded = recorded_hours(answers)
     observed = answers["gpu_observed_seconds"].amount()
     paid = answers["gpu_cost_usd"].total
     by_class = answers["gpu_bottleneck_cost_usd"]
     spent = {name: by_class.value(bottleneck=name) for name in CLASSES}
     generated = answers["engine_generation_tokens"].amount()
     return Totals(
-        nodes=_nodes(answers["node_recorded"], recorded_hours),
-        gpus=hours(observed) / recorded_hours if recorded_hours else 0.0,
+        nodes=_nodes(answers["node_recorded"], recorded),
+        gpus=hours(observed) / recorded if recorded else 0.0,
         gpu_hours=hours(observed),
         idle_gpu_hours=hours(answers["gpu_bottleneck_seconds"].amount(bottleneck="idle")),
         idle_held_gpu_hours=hours(answers["gpu_idle_held_seconds"].amount()),
@@ -50,12 +53,12 @@ def totals(answers: Answers, *, recorded_hours: float) -> Totals:
     )
 
 
-def _nodes(recorded: Answer, recorded_hours: float) -> float | None:
+def _nodes(recorded: Answer, covered_hours: float) -> float | None:
     """On average; `None` where nodes were not asked about. A node with two parts is one."""
-    if not recorded or not recorded_hours:
+    if not recorded or not covered_hours:
         return None
     samples = sum(max(rows) for rows in _samples_of_nodes(recorded).values())
-    return samples * RECORDED_SECONDS / HOUR_SECONDS / recorded_hours
+    return samples * RECORDED_SECONDS / HOUR_SECONDS / covered_hours
 
 
 def _samples_of_nodes(recorded: Answer) -> Mapping[tuple[str, ...], list[float]]:
@@ -99,7 +102,7 @@ def hours_by_class(answer: Answer, **labels: str) -> dict[str, float]:
 
 def parts(measured: Measured) -> tuple[PartTime, ...]:
     """By type of GPU, the most hours first."""
-    now, recorded_hours = measured.now, measured.recorded_hours
+    now, covered = measured.now, measured.recorded_hours
     rows = []
     for (part,), seconds in now["gpu_observed_seconds"].by("part").items():
         paid = now["gpu_cost_usd"].value(part=part)
@@ -107,7 +110,7 @@ def parts(measured: Measured) -> tuple[PartTime, ...]:
         rows.append(
             PartTime(
                 part=part,
-                gpus=hours(seconds) / recorded_hours if recorded_hours else 0.0,
+                gpus=hours(seconds) / covered if covered else 0.0,
                 gpu_hours=hours(seconds),
                 hours_by_class=hours_by_class(now["gpu_bottleneck_seconds"], part=part),
                 paid_usd=paid,
@@ -144,7 +147,7 @@ def days(measured: Measured) -> tuple[Day, ...]:
         steps = now[question].steps(**labels)
         return by_day(steps[()], span) if () in steps else None
 
-    coverage = by_day(measured.hourly_coverage(), span)
+    coverage = by_day(hourly_coverage(now), span)
     observed = daily("gpu_observed_seconds")
     by_class = {name: daily("gpu_bottleneck_seconds", bottleneck=name) for name in TIMES}
     paid, idle = daily("gpu_cost_usd"), daily("gpu_idle_cost_usd")

@@ -96,11 +96,13 @@ class History:
         *,
         selection: str = "",
         kept: Kept | None = None,
+        identity: str = "",
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._server, self._selection = server, selection
         self._kept = kept or Kept(None)
+        self._identity = f"{server.address}\n{identity}"
         self._sleep, self._now = sleep, now
         self._longest: dict[tuple[str, str], int] = {}
         """By level and step: what the server was seen to answer at once, in seconds."""
@@ -164,9 +166,9 @@ class History:
         """One query, several times where the server is busy."""
         seconds = min(step or piece.seconds, piece.seconds)
         promql = question.promql(seconds, self._selection)
-        name = hashlib.sha256(
-            f"{self._server.address}\n{promql}\n{piece.start}\n{piece.end}".encode()
-        ).hexdigest()[:32]
+        name = hashlib.sha256(f"{self._identity}\n{promql}\n{piece.start}\n{piece.end}".encode()).hexdigest()[
+            :32
+        ]
         stored = self._kept.get(name)
         if stored is not None:
             return stored

@@ -45,15 +45,7 @@ class Measured:
     @property
     def recorded_hours(self) -> float:
         """For which there are samples of anything."""
-        return sum(self.hourly_coverage().values())
-
-    def hourly_coverage(self) -> dict[int, float]:
-        """The share of each hour that was recorded of anything, by the Unix time at which it begins."""
-        best: dict[int, float] = {}
-        for row in self.now["recorded"].rows.values():
-            for at, samples in row.items():
-                best[at] = max(best.get(at, 0.0), min(samples / PER_HOUR, 1.0))
-        return best
+        return recorded_hours(self.now)
 
     def services(self) -> tuple[ServiceKey, ...]:
         """Every one that held a GPU or did anything."""
@@ -64,6 +56,20 @@ class Measured:
                     cluster, model, engine, part, namespace = key
                     keys.add((cluster, model, engine, part, namespace))
         return tuple(sorted(keys))
+
+
+def hourly_coverage(answers: Answers) -> dict[int, float]:
+    """The share of each hour that was recorded of anything, by the Unix time at which it begins."""
+    best: dict[int, float] = {}
+    for row in answers["recorded"].rows.values():
+        for at, samples in row.items():
+            best[at] = max(best.get(at, 0.0), min(samples / PER_HOUR, 1.0))
+    return best
+
+
+def recorded_hours(answers: Answers) -> float:
+    """For which there are samples of anything."""
+    return sum(hourly_coverage(answers).values())
 
 
 def labels_of(key: ServiceKey) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from agent.report.document import Disagreement, EvidenceShare, Gap, Quality
-from agent.report.measured import PER_HOUR, Measured, hours, labels_of, ratio
+from agent.report.measured import PER_HOUR, Measured, hourly_coverage, hours, labels_of, ratio
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, instant
 from agent.report.services import mean_over_steps
 from agent.units import render_number, render_percent
@@ -32,6 +32,7 @@ def quality(measured: Measured, *, is_complete: bool) -> Quality:
         *_on_coverage(measured, covered, by_node),
         *_on_sight(observed, unobserved),
         *_on_evidence(evidence),
+        *_on_series(measured),
         *_on_prices(measured),
         *(
             f"{row.model} on {row.part or 'unknown GPUs'}: its model moves {render_number(row.ratio)} times "
@@ -78,7 +79,7 @@ def _node_coverage(measured: Measured) -> float | None:
 
 def _gaps(measured: Measured) -> tuple[Gap, ...]:
     """Hours without any sample, together where one follows the other."""
-    covered = measured.hourly_coverage()
+    covered = hourly_coverage(measured.now)
     found: list[tuple[int, int]] = []
     for hour in measured.span.pieces(HOUR_SECONDS):
         if covered.get(hour.start, 0.0) > 0:
@@ -140,6 +141,20 @@ def _on_evidence(evidence: tuple[EvidenceShare, ...]) -> Iterator[str]:
     for row in evidence:
         if row.quantity == "dram_bytes" and row.evidence == "none" and row.ratio > BLIND:
             yield f"For {render_percent(row.ratio)} of the GPU time nothing is known of memory traffic."
+
+
+def _on_series(measured: Measured) -> Iterator[str]:
+    now = measured.now
+    for question, group, lacking in (
+        ("gpu_bottleneck_seconds", "roofline.recorded.node", "what bounded GPUs"),
+        ("model_gpu_bottleneck_seconds", "roofline.recorded.model", "what models did and cost"),
+        ("node_gpu_bottleneck_seconds", "roofline.recorded.node", "which nodes are worst"),
+    ):
+        if not now[question]:
+            yield (
+                f"There is nothing of {now[question].question.record}, so {lacking} cannot be told: are the "
+                f"rules of {group} loaded, and is what they record kept?"
+            )
 
 
 def _on_prices(measured: Measured) -> Iterator[str]:

@@ -163,6 +163,7 @@ QUESTIONS: tuple[Question, ...] = (
         by=("cluster", "part"),
         step="hour",
         over_time="count",
+        also_before=True,
     ),
     # --- GPUs, by node ---
     Question(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.report.document import Attainment, ClassTime, Offender, RightSizing, Service, Totals
-from agent.roofline.bottleneck import BOTTLENECKS, WORDS
+from agent.roofline.bottleneck import WORDS
 from agent.units import render_number, render_percent, render_quantity
 
 SAME = 0.02
@@ -66,8 +66,9 @@ def _word(name: str) -> str:
         return "was idle"
     if name == "unknown":
         return "went nobody knows where"
-    words = {each: WORDS[each] for each in BOTTLENECKS}
-    return f"waited for {words.get(name, name)}" if name != "compute" else "computed at the compute roof"
+    if name == "compute":
+        return "computed at the compute roof"
+    return f"waited for {next(words for each, words in WORDS.items() if each == name)}"
 
 
 def _cost(totals: Totals, services: Sequence[Service]) -> str:

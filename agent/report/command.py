@@ -1,0 +1,239 @@
+"""From the options to the files."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.errors import AgentError, ConfigurationError
+from agent.planning.points import config_of
+from agent.report import period
+from agent.report.answers import Answer, Answers
+from agent.report.document import Review, Selection
+from agent.report.history import History, Kept
+from agent.report.measured import Measured, recorded_hours
+from agent.report.monthly import review
+from agent.report.options import FORMATS, LABEL
+from agent.report.period import Span, instant
+from agent.report.progress import Progress, progress
+from agent.report.questions import QUESTIONS, Question
+from agent.report.render import render_html, render_json, render_markdown, render_tables
+from agent.sources.page import PageLimits
+from agent.sources.prometheus import TOKEN_VARIABLE, Access, PrometheusServer
+from agent.units import render_percent
+
+EXIT_PARTIAL = 3
+MAX_ANSWER_BYTES = 64 * 2**20
+KEPT = ".roofline-report"
+"""Where answers are kept until the review is whole, in the directory of the output."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask, compute, write. Raises `AgentError` when nothing can be written."""
+    chosen = _period(options)
+    configs = {name: _config(path) for name, path in options.model}
+    access = _access(options)
+    kept = Kept(options.output / KEPT)
+    if options.fresh:
+        kept.forget()
+    server = PrometheusServer(
+        options.prometheus_url,
+        access=access,
+        limits=PageLimits(deadline_seconds=options.timeout, max_bytes=MAX_ANSWER_BYTES),
+    )
+    matchers = "" if options.cluster is None else f'cluster="{_escaped(options.cluster)}"'
+    history = History(
+        server, selection=matchers, kept=kept, identity="\n".join(map(":".join, access.headers.items()))
+    )
+    try:
+        measured = _measure(history, chosen, options.group_by, server)
+    finally:
+        server.close()
+    document = review(
+        measured,
+        source=server.address,
+        selection=Selection(cluster=options.cluster, group_by=options.group_by),
+        matchers=matchers,
+        generated_at=instant(int(time.time())),
+        configs={name: config for name, config in configs.items() if config is not None},
+    )
+    for path in _write(document, options.output, options.format):
+        sys.stdout.write(f"{path}\n")
+    if document.is_complete:
+        kept.forget()
+        return 0
+    for problem in document.problems:
+        sys.stderr.write(
+            f"missing: {problem.what}, {problem.start:%Y-%m-%d %H:%M} – {problem.end:%Y-%m-%d %H:%M}: "
+            f"{problem.message}\n"
+        )
+    sys.stderr.write("The review is partial, and says so. The same command asks again for what is missing.\n")
+    return EXIT_PARTIAL
+
+
+# --- asking ----------------------------------------------------------------------------------------
+
+
+def _measure(history: History, chosen: period.Review, group_by: str, server: PrometheusServer) -> Measured:
+    earliest = history.earliest_sample(chosen.span)
+    if earliest is None:
+        _say(f"{server.name}: nothing was recorded until the end of {chosen.name}")
+        raise AgentError(
+            f"{server.name} has nothing that the rules record until {instant(chosen.span.end):%Y-%m-%d}: are "
+            "rules/recordings loaded, is this the server that keeps what they record, and for so long?"
+        )
+    _say(f"earliest sample: {instant(earliest):%Y-%m-%d %H:%M} UTC")
+    first = next(each for each in QUESTIONS if each.id == "recorded")
+    covered = Answers(span=chosen.span, by_id={first.id: history.fetch(first, chosen.span)})
+    part = recorded_hours(covered) / chosen.span.hours
+    _say(f"coverage: {render_percent(part)} of {chosen.name} was recorded")
+    if not covered[first.id] and not covered[first.id].missing:
+        raise AgentError(f"{server.name}: nothing was recorded in {chosen.name}")
+    before = tuple(each for each in QUESTIONS if each.also_before)
+    with progress(len(QUESTIONS) + len(before)) as shown:
+        now = _fetch(history, QUESTIONS, chosen.span, shown)
+        then = _fetch(history, before, chosen.previous, shown)
+    return Measured(
+        name=chosen.name,
+        now=now,
+        before_name=chosen.previous_name,
+        before=then,
+        earliest_sample=earliest,
+        group_by=group_by,
+        teams=_teams(server, group_by, chosen.span),
+    )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _fetch(history: History, questions: Iterable[Question], span: Span, shown: Progress) -> Answers:
+    found: dict[str, Answer] = {}
+    for question in questions:
+        shown.asks(question.what)
+        found[question.id] = history.fetch(question, span)
+        shown.answered()
+    return Answers(span=span, by_id=found)
+
+
+def _teams(server: PrometheusServer, group_by: str, span: Span) -> Mapping[tuple[str, str], str]:
+    """By cluster and namespace: the value of the label, as it was last."""
+    if not group_by.startswith(LABEL):
+        return {}
+    label = "label_" + re.sub("[^a-zA-Z0-9_]", "_", group_by.removeprefix(LABEL))
+    found = server.query(
+        f"max by (cluster, namespace, {label}) (last_over_time(kube_namespace_labels[1d]))", at=span.end
+    )
+    teams = {
+        (sample.labels.get("cluster", ""), sample.labels.get("namespace", "")): sample.labels[label]
+        for sample in found
+        if sample.labels.get(label)
+    }
+    if not teams:
+        raise AgentError(
+            f"{server.name}: no namespace has {label}: does it scrape kube-state-metrics, and is the label "
+            "among its --metric-labels-allowlist (namespaces=[…])?"
+        )
+    return teams
+
+
+# --- options ---------------------------------------------------------------------------------------
+
+
+def _period(options: argparse.Namespace) -> period.Review:
+    try:
+        if options.since is not None:
+            return period.between(options.since, options.until, now=time.time())
+        if options.until is not None:
+            raise ValueError("--until has no meaning without --since")
+        if options.month is not None:
+            return period.month(options.month)
+    except ValueError as error:
+        raise ConfigurationError("report", (str(error),)) from None
+    return period.last_month(time.time())
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    config = config_of(str(path))
+    if config is None:
+        raise AgentError(f"{path}: no such file")
+    return config
+
+
+def _access(options: argparse.Namespace) -> Access:
+    if (options.username is None) != (options.password_file is None):
+        raise ConfigurationError("report", ("--username and --password-file go together",))
+    if (options.cert_file is None) != (options.key_file is None):
+        raise ConfigurationError("report", ("--cert-file and --key-file go together",))
+    headers = dict(options.header)
+    if options.tenant is not None:
+        headers["X-Scope-OrgID"] = options.tenant
+    if options.username is not None:
+        pair = f"{options.username}:{_secret(options.password_file)}"
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+    token = os.environ.get(TOKEN_VARIABLE)
+    if options.bearer_token_file is not None:
+        token = _secret(options.bearer_token_file)
+    for path in (options.ca_file, options.cert_file, options.key_file):
+        if path is not None and not path.is_file():
+            raise AgentError(f"{path}: no such file")
+    return Access(
+        bearer_token=token,
+        headers=headers,
+        verify=True if options.ca_file is None else str(options.ca_file),
+        certificate=None if options.cert_file is None else (str(options.cert_file), str(options.key_file)),
+    )
+
+
+def _secret(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise AgentError(f"{path}: cannot be read: {getattr(error, 'strerror', 'not text')}") from None
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def _write(document: Review, directory: Path, formats: Iterable[str]) -> list[Path]:
+    """Each file is whole or as it was."""
+    name = f"review-{document.period.name.replace(' – ', '--').replace(':', '')}"
+    if document.selection.cluster is not None:
+        name += "-" + re.sub("[^a-zA-Z0-9_.-]", "_", document.selection.cluster)
+    texts: dict[str, str] = {}
+    for each in FORMATS:
+        if each not in formats:
+            continue
+        if each == "html":
+            texts[f"{name}.html"] = render_html(document)
+        elif each == "markdown":
+            texts[f"{name}.md"] = render_markdown(document)
+        elif each == "json":
+            texts[f"{name}.json"] = render_json(document)
+        else:
+            texts.update({f"{name}-{table}": text for table, text in render_tables(document).items()})
+    written = []
+    for file, text in texts.items():
+        path = directory / file
+        partial = path.with_name(f".{file}.{os.getpid()}")
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8", newline="")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise AgentError(f"{path}: cannot be written: {error.strerror}") from None
+        written.append(path)
+    return written
