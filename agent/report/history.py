@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class Kept:
             return None
         try:
             stored = json.loads((self._directory / f"{name}.json").read_bytes())
+            if not isinstance(stored, list):
+                return None
             return {tuple(key): {int(at): float(value) for at, value in row} for key, row in stored}
         except (OSError, ValueError, TypeError):
             return None
@@ -67,7 +70,8 @@ class Kept:
             partial.replace(path)
         except OSError as error:
             _log.warning("%s: cannot be kept: %s", path, error.strerror)
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
 
     def forget(self) -> None:
         """Nothing is left of it."""

@@ -1,0 +1,101 @@
+"""Answers like a Prometheus in which one sample was recorded each second, within limits that a test sets.
+
+A sum over a window is then its seconds, so that a period, however it is asked for, must sum to its length.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+Refusal = Callable[["Asked"], int | None]
+"""Gives the status with which it is refused; `None` answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One query."""
+
+    start: float
+    """Of the first window."""
+    end: float
+    window: float
+    promql: str
+    headers: dict[str, str]
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass
+class LimitedServer:
+    """What it was asked, and how it refuses."""
+
+    url: str = ""
+    refuses: Refusal = lambda _: None
+    asked: list[Asked] = field(default_factory=list)
+
+
+@contextmanager
+def limited_server() -> Iterator[LimitedServer]:
+    """It runs until it is left."""
+    state = LimitedServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            asked = _asked(given, dict(self.headers.items()))
+            state.asked.append(asked)
+            status = state.refuses(asked)
+            if status is not None:
+                self._send(status, {"status": "error", "errorType": "execution", "error": "no"})
+                return
+            labels = {"cluster": "a"}
+            if parts.path.endswith("query_range"):
+                step = float(given["step"])
+                instants = [asked.start + asked.window]
+                while instants[-1] + step <= asked.end:
+                    instants.append(instants[-1] + step)
+                values = [[at, f"{asked.window:.0f}"] for at in instants]
+                result, kind = [{"metric": labels, "values": values}], "matrix"
+            else:
+                result, kind = [{"metric": labels, "value": [asked.end, f"{asked.window:.0f}"]}], "vector"
+            self._send(200, {"status": "success", "data": {"resultType": kind, "result": result}})
+
+        def _send(self, status: int, document: object) -> None:
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_request(self, code: object = None, size: object = None) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _asked(given: dict[str, str], headers: dict[str, str]) -> Asked:
+    match = re.search(r"\[(\d+)ms\]", given["query"])
+    assert match is not None, given
+    window = (int(match[1]) + 1) / 1000
+    end = float(given.get("end") or given["time"])
+    start = float(given.get("start") or given["time"]) - window
+    return Asked(start=start, end=end, window=window, promql=given["query"], headers=headers)
