@@ -75,15 +75,21 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     once = commands.add_parser(
-        "once", help="sample, print, exit", description="Watch for a while, print what was seen, exit."
+        "once",
+        help="sample, print, exit",
+        description="Watch for a while, or ask an agent that does, print what was seen, exit.",
+        epilog="Exit status: 0 printed; 1 nothing to print, or the agent could not be asked; "
+        "2 wrong options or configuration; 130 after Ctrl-C.",
     )
     _add_config(once)
-    once.add_argument(
+    watched = once.add_mutually_exclusive_group()
+    watched.add_argument(
         "--simulate",
         choices=SCENARIOS,
         metavar="SCENARIO",
         help="a simulated node, in its own time: it does not take as long as it says",
     )
+    _add_url(watched, once)
     once.add_argument(
         "--seconds",
         type=_positive,
@@ -115,6 +121,18 @@ def _parser() -> argparse.ArgumentParser:
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="the configuration, YAML; without it all defaults"
+    )
+
+
+def _add_url(group: argparse._MutuallyExclusiveGroup, parser: argparse.ArgumentParser) -> None:
+    group.add_argument(
+        "--url",
+        metavar="URL",
+        help="an agent that runs, as http://NODE:10095. The environment's ROOFLINE_AGENT_CREDENTIALS may be "
+        "user:password for it, its ROOFLINE_AGENT_BEARER_TOKEN a token",
+    )
+    parser.add_argument(
+        "--ca-file", type=Path, metavar="FILE", help="authorities that vouch for the agent's certificate, PEM"
     )
 
 

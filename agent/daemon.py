@@ -12,10 +12,10 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from agent import __version__, logs
 from agent.app import Agent
@@ -24,6 +24,7 @@ from agent.clock import ManualClock, SystemClock
 from agent.config import Configuration, load_configuration
 from agent.errors import AgentError
 from agent.exposition.json_view import assessment_document
+from agent.exposition.picture import NodePicture, read_document
 from agent.exposition.text_view import render_text
 from agent.recovery import EXIT_RESTART, Remedy
 from agent.reloading import ConfigurationFile, Reloader
@@ -146,7 +147,11 @@ def simulated_configuration(configuration: Configuration, node: SimulatedNode) -
 
 
 def once(options: argparse.Namespace) -> int:
-    """Watch for a while, print what was seen. Gives the exit status."""
+    """Watch for a while, or ask an agent that does, and print what was seen. Gives the exit status."""
+    if options.url is not None:
+        return _once_remote(options)
+    if options.ca_file is not None:
+        raise AgentError("--ca-file would have no effect without --url: leave it out")
     configuration = load_configuration(options.config)
     _Log(options, least="warning")(configuration)
     seconds = options.seconds or configuration.window_seconds + 2 * configuration.engines_interval_seconds
@@ -162,6 +167,28 @@ def once(options: argparse.Namespace) -> int:
         _print(agent, options.format)
     finally:
         agent.close()
+    return 0
+
+
+def _once_remote(options: argparse.Namespace) -> int:
+    from agent.sources.agent_page import AgentAccess, RemoteAgent
+
+    given = [name for name in ("config", "seconds") if getattr(options, name) is not None]
+    if given:
+        named = ", ".join(f"--{name}" for name in given)
+        raise AgentError(f"{named} would have no effect beside --url: leave it out")
+    if options.format == "prometheus":
+        raise AgentError("for its metrics ask the agent itself, at /metrics")
+    remote = RemoteAgent(options.url, access=AgentAccess.of_environment(os.environ, ca_file=options.ca_file))
+    try:
+        document = remote.fetch()
+    finally:
+        remote.close()
+    try:
+        picture = read_document(document)
+    except AgentError as error:
+        raise AgentError(f"{remote.name}: {error}") from None
+    _print_document(document, picture, options.format)
     return 0
 
 
@@ -191,15 +218,23 @@ def watch(
     observe: Callable[[Assessment], None] = lambda _: None,
 ) -> None:
     """Beat by hand through `seconds` of the clock's own time; `observe` sees each assessment."""
-    engines_due = dcgm_due = clock.monotonic()
     end = clock.monotonic() + seconds
-    while clock.monotonic() <= end:
+    for assessment in beats(agent, clock, configuration):
+        observe(assessment)
+        if clock.monotonic() + configuration.interval_seconds > end:
+            return
+
+
+def beats(agent: Agent, clock: ManualClock, configuration: Configuration) -> Iterator[Assessment]:
+    """Beat by hand, for ever, and move the clock on before each beat but the first."""
+    engines_due = dcgm_due = clock.monotonic()
+    while True:
         engines, dcgm = clock.monotonic() >= engines_due, clock.monotonic() >= dcgm_due
         if engines:
             engines_due += configuration.engines_interval_seconds
         if dcgm:
             dcgm_due += configuration.dcgm.interval_seconds
-        observe(agent.beat(engines=engines, dcgm=dcgm))
+        yield agent.beat(engines=engines, dcgm=dcgm)
         clock.advance(configuration.interval_seconds)
 
 
@@ -207,12 +242,18 @@ def _print(agent: Agent, form: str) -> None:
     assessment = agent.sampler.latest
     if assessment is None:
         raise AgentError("nothing was sampled: the time was shorter than one tick")
-    if form == "json":
-        print(json.dumps(assessment_document(assessment), indent=2, allow_nan=False))
-    elif form == "prometheus":
+    if form == "prometheus":
         sys.stdout.write(agent.renderer.render(None, None).body.decode())
+        return
+    document = assessment_document(assessment)
+    _print_document(document, read_document(document), form)
+
+
+def _print_document(document: Any, picture: NodePicture, form: str) -> None:
+    if form == "json":
+        print(json.dumps(document, indent=2, allow_nan=False))
     else:
-        print(render_text(assessment))
+        print(render_text(picture))
 
 
 def check_config(options: argparse.Namespace) -> int:

@@ -34,10 +34,14 @@ SCHEMA_VERSION = 1
 """Raised when a field is renamed, removed or changes its meaning; new fields leave it as it is."""
 
 
-def assessment_document(assessment: Assessment) -> dict[str, Any]:
-    """The whole node as plain JSON values: no NaN, no infinity, keys are strings."""
+def assessment_document(assessment: Assessment, *, age_seconds: float = 0.0) -> dict[str, Any]:
+    """The whole node as plain JSON values: no NaN, no infinity, keys are strings.
+
+    `age_seconds` is how long ago it was concluded, for who reads it by another clock.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
+        "age_seconds": _plain(age_seconds),
         **_fields(
             assessment,
             "node at_unix_seconds started_unix_seconds interval_seconds driver_version",

@@ -111,7 +111,7 @@ def create_app(
             content_type=HTML,
         ),
         "/metrics": lambda request: _metrics(metrics, request),
-        "/api/v1/assessment": lambda _: _assessment(latest()),
+        "/api/v1/assessment": lambda _: _assessment(latest(), clock.monotonic()),
         "/config": lambda _: _configuration(configuration()),
         "/-/healthy": lambda _: _healthy(latest(), clock.monotonic()),
         "/-/ready": lambda _: _ready(latest()),
@@ -316,7 +316,7 @@ def _configuration(configuration: Mapping[str, Any]) -> Answer:
     return Answer(body=yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True).encode())
 
 
-def _assessment(assessment: Assessment | None) -> Answer:
+def _assessment(assessment: Assessment | None, now_seconds: float) -> Answer:
     if assessment is None:
         return Answer(
             body=b'{"error": "nothing is assessed yet"}\n',
@@ -324,7 +324,8 @@ def _assessment(assessment: Assessment | None) -> Answer:
             status="503 Service Unavailable",
             headers=(("Retry-After", "1"),),
         )
-    document = json.dumps(assessment_document(assessment), allow_nan=False)
+    age_seconds = max(now_seconds - assessment.at_seconds, 0.0)
+    document = json.dumps(assessment_document(assessment, age_seconds=age_seconds), allow_nan=False)
     return Answer(body=document.encode(), content_type=JSON)
 
 

@@ -1,61 +1,52 @@
-"""An assessment as text for a terminal of 80 columns, a ticket, or a log."""
+"""A node as text for a terminal of 80 columns, a ticket, or a log; made of the JSON document."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from agent.advice.node import advise_node
 from agent.advice.words import counted
-from agent.assessment import Assessment, EngineAssessment, GpuAssessment
-from agent.exposition.headline import faults
 from agent.exposition.line_breaks import NO_BREAK_SPACE, with_units
-from agent.readings import Absent, Failed
+from agent.exposition.picture import AdvicePicture, EnginePicture, GpuPicture, NodePicture
 from agent.roofline.bottleneck import WORDS
 from agent.units import render_number, render_percent, render_quantity, render_seconds
 
 WIDTH = 80
 
 
-def render_text(assessment: Assessment) -> str:
+def render_text(node: NodePicture) -> str:
     """The whole node, worst news in words."""
-    return "\n".join(_lines(assessment))
+    return "\n".join(_lines(node))
 
 
-def _lines(assessment: Assessment) -> Iterator[str]:
+def _lines(node: NodePicture) -> Iterator[str]:
     gpus, engines = (
-        counted(len({gpu.index for gpu in assessment.gpus}), "GPU"),
-        counted(len(assessment.engines), "engine"),
+        counted(len({gpu.index for gpu in node.gpus}), "GPU"),
+        counted(len(node.engines), "engine"),
     )
-    yield f"{assessment.node}: {gpus}, {engines}"
-    for gpu in assessment.gpus:
+    yield f"{node.node}: {gpus}, {engines}"
+    for gpu in node.gpus:
         yield ""
-        yield from _gpu(gpu)
-    for engine in assessment.engines:
+        yield from gpu_lines(gpu)
+    for engine in node.engines:
         yield ""
-        yield from _engine(engine)
-    if not assessment.engines:
+        yield from engine_lines(engine)
+    if not node.engines:
         yield ""
         yield from _wrap("No engine is configured; list each under engines, with its url.", first="")
-    yield from _advice(assessment)
-    # A server that does not answer was told of as an engine.
-    down = {engine.problem for engine in assessment.engines if not engine.up}
-    for source in assessment.sources:
-        if isinstance(source.outcome, Failed | Absent):
-            if source.outcome.message not in down:
-                yield ""
-                yield from _wrap(source.outcome.message, first="")
-        elif source.outcome is None:
-            yield ""
-            yield from _wrap(f"{source.name}: no answer yet", first="")
+    yield from advice_lines(node.advice)
+    for words in source_words(node):
+        yield ""
+        yield from _wrap(words, first="")
 
 
-def _gpu(gpu: GpuAssessment) -> Iterator[str]:
-    yield f"GPU {gpu.number}  {gpu.name}"
+def gpu_lines(gpu: GpuPicture, *, width: int = WIDTH) -> Iterator[str]:
+    """What is to be said of a GPU; its name first."""
+    yield from _wrap(f"GPU {gpu.number}  {gpu.name}", first="", width=width)
     if not gpu.up:
-        yield from _wrap(f"lost: {gpu.problem}")
-    for words in faults(gpu.health):
-        yield from _wrap(words, first="  health      ")
+        yield from _wrap(f"lost: {gpu.problem}", width=width)
+    for words in gpu.faults:
+        yield from _wrap(words, first="  health      ", width=width)
     if not gpu.up:
         return
     if gpu.partitioned:
@@ -63,62 +54,91 @@ def _gpu(gpu: GpuAssessment) -> Iterator[str]:
         return
     verdict = gpu.verdict
     certainty = ""
-    if verdict.bottleneck != "unknown":
+    if verdict.bottleneck != "unknown" and verdict.confidence_ratio is not None:
         certainty = f" (confidence {render_percent(verdict.confidence_ratio)}, {verdict.evidence})"
-    yield f"  bottleneck  {WORDS[verdict.bottleneck]}{certainty}"
-    yield from _wrap(f"because {verdict.reason}")
+    yield f"  bottleneck  {bottleneck_words(verdict.bottleneck)}{certainty}"
+    yield from _wrap(f"because {verdict.reason}", width=width)
     if gpu.intensity is not None and gpu.attained_ratio is not None:
         yield (
             f"  roofline    {render_number(gpu.intensity.value)} FLOP/byte ({gpu.intensity.evidence}), "
             f"{render_percent(gpu.attained_ratio)} of the roof"
         )
-    if gpu.throttle is not None:
-        yield from _wrap(gpu.throttle)
-    if gpu.reading is not None and gpu.reading.kernel_time_ratio is not None:
+    if gpu.throttle:
+        yield from _wrap(gpu.throttle, width=width)
+    if gpu.kernel_time_ratio is not None:
         yield (
-            f"  kernel time {render_percent(gpu.reading.kernel_time_ratio)}"
+            f"  kernel time {render_percent(gpu.kernel_time_ratio)}"
             " (what nvidia-smi calls utilization; no measure of load)"
         )
 
 
-def _engine(engine: EngineAssessment) -> Iterator[str]:
-    yield f"{engine.engine} {engine.key.server} rank {engine.key.rank}  {engine.model}".rstrip()
+def engine_lines(engine: EnginePicture, *, width: int = WIDTH) -> Iterator[str]:
+    """What is to be said of an engine; its name first."""
+    name = f"{engine.software} {engine.server} rank {engine.rank}  {engine.model}".rstrip()
+    yield from _wrap(name, first="", width=width)
     if not engine.up:
-        yield from _wrap(f"down: {engine.problem}")
+        yield from _wrap(f"down: {engine.problem}", width=width)
         return
-    if engine.problem is not None:
-        yield from _wrap(engine.problem)
-    traffic = engine.traffic
-    if traffic is not None and traffic.decode_batch is not None:
+    if engine.problem:
+        yield from _wrap(engine.problem, width=width)
+    if engine.generation_tokens_per_second is not None:
+        yield from _wrap(_output(engine), first="  output      ", width=width)
+    if engine.batch is not None:
         ridge = "no batch reaches the ridge at this context"
         if engine.ridge_batch is not None:
             ridge = f"ridge at {render_number(engine.ridge_batch)}"
-        limit = engine.kv.limited_batch if engine.kv is not None else None
+        limit = engine.limited_batch
         allowed = f", the KV cache allows {render_number(limit)}" if limit is not None else ""
-        yield from _wrap(f"{render_number(traffic.decode_batch)}; {ridge}{allowed}", first="  batch       ")
+        words = f"{render_number(engine.batch)}; {ridge}{allowed}"
+        yield from _wrap(words, first="  batch       ", width=width)
     yield f"  limiter     {engine.limiter}"
-    yield from _wrap(f"because {engine.limiter_reason}")
-    if engine.kv is not None:
-        free = engine.kv.free_bytes
-        size = f", {render_quantity(free, 'B')} free" if free is not None else ""
-        full = engine.kv.seconds_to_full
+    yield from _wrap(f"because {engine.limiter_reason}", width=width)
+    if engine.headroom_ratio is not None:
+        size = f", {render_quantity(engine.free_bytes, 'B')} free" if engine.free_bytes is not None else ""
+        full = engine.seconds_to_full
         until = f", full in {render_seconds(full)}" if full is not None else ""
-        yield f"  KV cache    {render_percent(engine.kv.headroom_ratio)} headroom{size}{until}"
+        yield f"  KV cache    {render_percent(engine.headroom_ratio)} headroom{size}{until}"
 
 
-def _advice(assessment: Assessment) -> Iterator[str]:
-    for number, advice in enumerate(advise_node(assessment), start=1):
+def advice_lines(several: Iterable[AdvicePicture], *, width: int = WIDTH) -> Iterator[str]:
+    """What to do, with an empty line before it; nothing where there is none."""
+    for number, advice in enumerate(several, start=1):
         if number == 1:
             yield from ("", "What to do")
-        yield from _wrap(f"{advice.title}: {advice.subject}", first=f"  {number}. ")
+        yield from _wrap(f"{advice.title}: {advice.subject}", first=f"  {number}. ", width=width)
         if advice.expected:
             on_top = f" (on top of {', '.join(advice.after).replace('_', ' ')})" if advice.after else ""
-            yield from _wrap(f"{advice.expected}{on_top}", first="  expected    ")
-        yield from _wrap(advice.reason)
-        yield from _wrap(f"wrong when {advice.wrong_when}")
+            yield from _wrap(f"{advice.expected}{on_top}", first="  expected    ", width=width)
+        yield from _wrap(advice.reason, width=width)
+        yield from _wrap(f"wrong when {advice.wrong_when}", width=width)
 
 
-def _wrap(text: str, *, first: str = " " * 14) -> Iterator[str]:
-    lines = textwrap.wrap(with_units(text), WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
+def source_words(node: NodePicture) -> Iterator[str]:
+    """What is wrong with the sources, but for servers that are told of as engines that do not answer."""
+    down = {engine.problem for engine in node.engines if not engine.up}
+    for source in node.sources:
+        if source.waiting:
+            yield f"{source.name}: no answer yet"
+        elif source.message and source.message not in down:
+            yield source.message
+
+
+def bottleneck_words(bottleneck: str) -> str:
+    """As people call it."""
+    return next((words for name, words in WORDS.items() if name == bottleneck), bottleneck)
+
+
+def _output(engine: EnginePicture) -> str:
+    assert engine.generation_tokens_per_second is not None
+    words = f"{render_number(engine.generation_tokens_per_second)} tokens/s"
+    if engine.prefill_tokens_per_second is not None:
+        words += f", prefill {render_number(engine.prefill_tokens_per_second)} tokens/s"
+    if engine.usd_per_million_tokens is not None:
+        words += f", ${engine.usd_per_million_tokens:.2f} for a million"
+    return words
+
+
+def _wrap(text: str, *, first: str = " " * 14, width: int = WIDTH) -> Iterator[str]:
+    lines = textwrap.wrap(with_units(text), width, initial_indent=first, subsequent_indent=" " * len(first))
     for line in lines:
         yield line.replace(NO_BREAK_SPACE, " ")  # it has done its work, and nobody would find it with grep

@@ -21,7 +21,7 @@ from tests.exposition.scenes import SCENES
 every_scene = pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES.keys())
 
 TOP = {
-    *("schema_version", "node", "at_unix_seconds", "started_unix_seconds", "interval_seconds"),
+    *("schema_version", "age_seconds", "node", "at_unix_seconds", "started_unix_seconds", "interval_seconds"),
     *("driver_version", "headline", "notes", "advice", "gpus", "engines", "sources"),
     *("allocations", "tiers", "unclear", "configuration"),
 }

@@ -9,12 +9,19 @@ import pytest
 
 from agent.advice.words import counted
 from agent.assessment import Assessment
+from agent.exposition.json_view import assessment_document
 from agent.exposition.line_breaks import NO_BREAK_SPACE, with_units
+from agent.exposition.picture import read_document
 from agent.exposition.status_page import StatusPage
-from agent.exposition.text_view import WIDTH, render_text
+from agent.exposition.text_view import WIDTH
+from agent.exposition.text_view import render_text as render_picture
 from tests.exposition import scenes
 
 every_scene = pytest.mark.parametrize("scene", scenes.SCENES.values(), ids=scenes.SCENES.keys())
+
+
+def render_text(assessment: Assessment) -> str:
+    return render_picture(read_document(assessment_document(assessment)))
 
 
 @every_scene
