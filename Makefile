@@ -42,7 +42,7 @@ accuracy: $(VENV)/.dev  ## docs/accuracy.md's tables, from the measurements
 gpu-check: $(VENV)/.dev  ## Against a real NVIDIA GPU (needs PyTorch with CUDA; records tests/fixtures/nvml/)
 	@$(BIN)/python -m tests.gpu $(GPU_CHECK)
 
-soak: $(VENV)/.dev  ## 100,000 ticks of NVML failing at random; SOAK="--ticks N --seed N"
+soak: $(VENV)/.dev  ## Everything that can go wrong, for hours of its time; SOAK="--ticks N --seed N --minutes M --process --vllm DIR"
 	@$(BIN)/python -m tests.soak $(SOAK)
 
 bench: $(VENV)/.dev  ## What the agent costs, measured

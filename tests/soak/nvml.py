@@ -1,21 +1,14 @@
-"""Months in minutes: NVML fails at random, tick after tick, and what must always hold is checked at each.
+"""NVML fails at random, tick after tick, call by call, and what must always hold is checked at each.
 
-`python -m tests.soak --ticks 100000` runs the whole agent but for its threads and its server, in virtual
-time, over the stand-in library: lost GPUs, drivers that are unloaded, refused calls, NaN, MIG instances
-made anew, XIDs, counters that fall, suspended hosts.
+The whole agent but for its threads and its server, in virtual time, over the stand-in library: lost GPUs,
+drivers that are unloaded, refused calls, NaN, MIG instances made anew, XIDs, counters that fall, suspended
+hosts.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import logging
-import os
 import random
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,13 +158,6 @@ DRIVERS_OWN = {"gpu_energy_joules_total", "gpu_ecc_errors_total", "gpu_remapped_
 SOMETIMES_DIVIDED = tuple(f"GPU-00000000-0000-0000-0000-{index:012d}" for index in (1, 2))
 
 
-def resident_mebibytes() -> float:
-    """Memory that this process holds."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def soak(ticks: int, *, seed: int, directory: Path, report: Callable[[Soak], None] = lambda _: None) -> Soak:
     """Run so many ticks; raises AssertionError for whatever does not hold."""
     stand_in = StandIn(compile_library(directory), directory / "nvml")
@@ -187,37 +173,3 @@ def soak(ticks: int, *, seed: int, directory: Path, report: Callable[[Soak], Non
     finally:
         watched.close()
     return run
-
-
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--ticks", type=int, default=100_000, help="seconds of the agent's own time")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    logging.disable()  # it would tell of each fault
-    resident: list[float] = []
-    started = time.monotonic()
-
-    def report(run: Soak) -> None:
-        resident.append(resident_mebibytes())
-        sys.stderr.write(
-            f"\r{run.ticks} ticks, {run.faults} faults, {run.broken_sessions} without a session, "
-            f"{run.remade} instances remade, {resident[-1]:.1f} MiB, {time.monotonic() - started:.0f} s "
-        )
-
-    with tempfile.TemporaryDirectory() as directory:
-        run = soak(options.ticks, seed=options.seed, directory=Path(directory), report=report)
-    settled = resident[len(resident) // 5 :]
-    growth = settled[-1] - settled[0] if settled else 0.0
-    print(
-        f"\n{run.ticks} ticks: {run.faults} faults, {run.lost_gpus} times a GPU lost, {run.broken_sessions} "
-        f"ticks without a session, {run.gaps} gaps, {run.xids} XIDs, {run.remade} instances remade; time was "
-        f"conserved and counters rose at each. Resident {settled[0] if settled else 0:.1f} MiB after a "
-        f"fifth, {growth:+.2f} MiB at the end."
-    )
-    return 0 if growth < 2.0 else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
