@@ -58,17 +58,16 @@ def limited_server() -> Iterator[LimitedServer]:
             if status is not None:
                 self._send(status, {"status": "error", "errorType": "execution", "error": "no"})
                 return
-            labels = {"cluster": "a"}
+            value = f"{asked.window:.0f}"
+            series: dict[str, object] = {"metric": {"cluster": "a"}}
             if parts.path.endswith("query_range"):
-                step = float(given["step"])
                 instants = [asked.start + asked.window]
-                while instants[-1] + step <= asked.end:
-                    instants.append(instants[-1] + step)
-                values = [[at, f"{asked.window:.0f}"] for at in instants]
-                result, kind = [{"metric": labels, "values": values}], "matrix"
+                while instants[-1] + float(given["step"]) <= asked.end:
+                    instants.append(instants[-1] + float(given["step"]))
+                series["values"], kind = [[at, value] for at in instants], "matrix"
             else:
-                result, kind = [{"metric": labels, "value": [asked.end, f"{asked.window:.0f}"]}], "vector"
-            self._send(200, {"status": "success", "data": {"resultType": kind, "result": result}})
+                series["value"], kind = [asked.end, value], "vector"
+            self._send(200, {"status": "success", "data": {"resultType": kind, "result": [series]}})
 
         def _send(self, status: int, document: object) -> None:
             body = json.dumps(document).encode()
