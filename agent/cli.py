@@ -1,4 +1,4 @@
-"""The command line: ``roofline-agent run | demo | once | check-config | advise``.
+"""The command line: ``roofline-agent run | demo | once | check-config | advise | report``.
 
 What a command needs is imported when it is called: `advise` answers before the daemon's libraries would be
 loaded.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from agent import __version__, logs, planning
+from agent import __version__, logs, planning, report
 from agent.errors import AgentError, ConfigurationError
 from agent.simulate.scenarios import SCENARIOS
 
@@ -107,6 +107,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     planning.add_arguments(advising)
     advising.set_defaults(command=planning.run)
+
+    reviewing = commands.add_parser(
+        "report",
+        help="the monthly efficiency review",
+        description="What was paid in a month, what it did, where the seconds went, and what to do about\n"
+        "it, by a Prometheus that keeps what the recording rules record.",
+    )
+    report.add_arguments(reviewing)
+    reviewing.set_defaults(command=report.run)
 
     check = commands.add_parser(
         "check-config",
