@@ -144,8 +144,8 @@ class Ledger:
             if usd_per_hour is not None:
                 expected = usd_per_hour * observed / SECONDS_PER_HOUR
                 assert cost == pytest.approx(expected, rel=ROUNDING, abs=1e-9), f"{gpu.uuid}: paid {cost}"
-        watched = {engine.key.server for engine in assessment.engines}
-        self._charged = {key: usd for key, usd in self._charged.items() if key.server in watched}
+        watched = {engine.key for engine in assessment.engines}
+        self._charged = {key: usd for key, usd in self._charged.items() if key in watched}
         for engine in assessment.engines:
             if engine.work_totals is not None:
                 total = sum(engine.work_totals.cost_usd.values())
@@ -161,10 +161,12 @@ class Ledger:
         """A page, as a scraper gets it."""
         self.pages += 1
         page = Page.parse(text)
-        servers = set(map(_server, page.values))
-        for server in {server for series in self._counters if (server := _server(series))} - servers:
-            # It is watched no longer; if it comes back, it begins anew.
-            self._counters = {key: value for key, value in self._counters.items() if _server(key) != server}
+        engines = set(map(_engine, page.values))
+        if {engine for series in self._counters if (engine := _engine(series))} - engines:
+            # It is watched no longer, or forgotten; if it comes back, it begins anew.
+            self._counters = {
+                series: value for series, value in self._counters.items() if _engine(series) in {"", *engines}
+            }
         for series, value in page.counters.items():
             if not series.startswith(tuple(f"roofline_{name}" for name in DRIVERS_OWN)):
                 before = self._counters.get(series, 0.0)
@@ -192,9 +194,9 @@ class Ledger:
         assert not any(up), f"{server} is shown as up"
 
 
-def _server(series: str) -> str:
-    """The engine's server, or nothing."""
-    return series.partition('server="')[2].partition('"')[0]
+def _engine(series: str) -> str:
+    """Whose it is, by server and rank, or nothing."""
+    return series.partition('server="')[2].partition('",model="')[0]
 
 
 # --- what a process holds ----------------------------------------------------------------------------
