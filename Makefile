@@ -54,12 +54,13 @@ bench-scale: $(VENV)/.dev tools  ## What a month of recorded increases costs to 
 generate: $(VENV)/.dev  ## Rewrite generated files and goldens; the diff is the review
 	@$(BIN)/python -m pytest -q -n 2 --update-golden tests $(PYTEST)
 
-image:  ## The container image (docker or podman); IMAGE=NAME, PLATFORM=linux/amd64,linux/arm64
+image:  ## Both container images (docker or podman): IMAGE=NAME and NAME-report; PLATFORM=linux/amd64,linux/arm64
 	@test -n "$(ENGINE)" || { echo "an image needs docker or podman" >&2; exit 1; }
-	$(ENGINE) build --target image --tag $(IMAGE) $(if $(PLATFORM),--platform $(PLATFORM)) \
-	  --build-arg REVISION=$(shell git rev-parse HEAD) --build-arg CREATED=$(shell git log -1 --format=%cI) .
+	$(foreach target,image report,$(ENGINE) build --target $(target) --tag $(IMAGE)$(if $(filter report,$(target)),-report) \
+	  $(if $(PLATFORM),--platform $(PLATFORM)) \
+	  --build-arg REVISION=$(shell git rev-parse HEAD) --build-arg CREATED=$(shell git log -1 --format=%cI) . &&) true
 
-sbom:  ## What is in the image, as CycloneDX: build/sbom.cdx.json
+sbom:  ## What is in the images, as CycloneDX: build/sbom.cdx.json and build/sbom-report.cdx.json
 	@test -n "$(ENGINE)" || { echo "an image needs docker or podman" >&2; exit 1; }
 	$(ENGINE) build --target sbom --output build .
 

@@ -22,6 +22,8 @@ IMPORTS = {
     "jinja2": "import jinja2",
     "cheroot": "import cheroot.wsgi",
     "pydantic": "import pydantic; pydantic.BaseModel",
+    "matplotlib": "import io; from matplotlib.figure import Figure; "
+    "figure = Figure(); figure.subplots().set_title('x'); figure.savefig(io.StringIO(), format='svg')",
     "rich": "import rich.console, rich.table, rich.text",
     "the agent": "import agent.daemon",
 }

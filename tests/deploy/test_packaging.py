@@ -21,7 +21,7 @@ from tests.promtool import promtool
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
 UNIT = ROOT / "deploy" / "systemd" / "roofline-agent.service"
-LOCKS = ("requirements.lock", "requirements-build.lock")
+LOCKS = ("requirements.lock", "requirements-report.lock", "requirements-build.lock")
 
 
 def canonical(name: str) -> str:
@@ -51,9 +51,86 @@ def test_the_lock_has_what_the_package_asks_for() -> None:
     assert re.split(r"[>=<]", builder)[0] in locked("requirements-build.lock")
 
 
-def test_no_library_comes_along_that_is_not_explained() -> None:
+def test_the_reviews_lock_has_what_its_extra_asks_for_and_the_agents_own_versions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = [
+        re.split(r"[>=<~!\[; ]", one)[0] for one in project["project"]["optional-dependencies"]["report"]
+    ]
+    own, agents = locked("requirements-report.lock"), locked("requirements.lock")
+    assert {canonical(one) for one in asked} <= own.keys()
+    assert {name for name in own.keys() & agents.keys() if own[name] != agents[name]} == set()
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-report.lock"])
+def test_no_library_comes_along_that_is_not_explained(name: str) -> None:
     said = (ROOT / "docs" / "dependencies.md").read_text()
-    assert [name for name in locked("requirements.lock") if f"`{name}`" not in said] == []
+    assert [library for library in locked(name) if f"`{library}`" not in said] == []
+
+
+def stages() -> dict[str, tuple[str, str]]:
+    """Of the Dockerfile: what each stage begins from, and its lines."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    found = re.split(r"^FROM (\S+) AS (\S+)$", text, flags=re.MULTILINE)[1:]
+    return {
+        name: (base, lines) for base, name, lines in zip(found[::3], found[1::3], found[2::3], strict=True)
+    }
+
+
+def all_of(stage: str) -> str:
+    """Its lines, and those of every stage from which it begins or takes files."""
+    base, lines = stages()[stage]
+    others = {base, *re.findall(r"--from=(\S+)", lines)} & stages().keys()
+    return lines + "".join(map(all_of, sorted(others)))
+
+
+def test_what_draws_the_review_is_in_its_image_and_not_in_the_agents() -> None:
+    assert "requirements-report.lock" in all_of("report")
+    assert "requirements-report.lock" not in all_of("image")
+    assert list(stages())[-1] == "image"  # what is built where no target is named
+
+
+@pytest.mark.parametrize("stage", ["image", "report"])
+def test_each_image_runs_as_nobody_and_says_what_it_is_and_what_is_in_it(stage: str) -> None:
+    base, lines = stages()[stage]
+    assert base == "base"
+    both = stages()["base"][1] + lines
+    assert re.findall(r"^USER (.*)$", both, re.MULTILINE) == ["65532:65532"]
+    assert re.findall(r"^ENTRYPOINT (.*)$", both, re.MULTILINE) == ['["roofline-agent"]']
+    assert "/usr/share/sbom/" in lines
+    assert {"title", "description", "licenses", "version", "revision", "created"} <= set(
+        re.findall(r"org\.opencontainers\.image\.(\w+)=", both)
+    )
+
+
+def test_the_review_sees_no_gpu_and_the_agent_sees_all() -> None:
+    seen = {
+        stage: re.findall(r"NVIDIA_VISIBLE_DEVICES=(\w+)", stages()[stage][1])
+        for stage in ("image", "report")
+    }
+    assert seen == {"image": ["all"], "report": ["void"]}
+
+
+def test_both_images_are_made_and_named() -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "image", "ENGINE=docker", "IMAGE=agent:1"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"--target (\S+) --tag (\S+)", told) == [
+        ("image", "agent:1"),
+        ("report", "agent:1-report"),
+    ]
+
+
+def test_the_daemon_loads_nothing_that_draws() -> None:
+    code = """
+import sys
+from agent import cli
+status = cli.main(["once", "--simulate", "mixed", "--seconds", "1", "--format", "prometheus"])
+drawing = {"matplotlib", "numpy", "PIL", "rich", "agent.report.command"}
+loaded = sorted(drawing & sys.modules.keys())
+sys.exit(f"status {status}, loaded {loaded}" if status or loaded else 0)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "roofline_gpu_up" in ran.stdout
 
 
 def test_the_image_copies_what_is_there_and_is_let_in() -> None:
