@@ -77,6 +77,7 @@ def forecast(
     setups: Iterable[Mapping[str, Any]],
     *,
     batch_limits: Iterable[int] = (),
+    least_replicas: int = 1,
     config: Mapping[str, Any] | None = None,
 ) -> Forecast:
     """Size each set-up, given as fields of a `Point`, for the mix; what is not given is as it is now."""
@@ -91,7 +92,9 @@ def forecast(
         if "gpu" not in fields:
             raise AgentError(f"the GPU that serves {mix.serving.model} is not known: give --gpu")
         candidate = _plan(mix, fields, config)
-        sizings += [size(mix, candidate, batch_limit=limit) for limit in limits]
+        sizings += [
+            size(mix, candidate, batch_limit=limit, least_replicas=least_replicas) for limit in limits
+        ]
     today = None
     if part is not None and mix.decode_batch:
         same = (each.plan.point.usd_per_hour for each in sizings if each.plan.spec == part)
@@ -143,7 +146,7 @@ def _usd_today(mix: LiveMix, today: Plan | None) -> float | None:
     return None if usd_per_second is None else usd_per_second / mix.generation_tokens_per_second * MILLION
 
 
-def size(mix: LiveMix, candidate: Plan, *, batch_limit: int) -> Sizing:
+def size(mix: LiveMix, candidate: Plan, *, batch_limit: int, least_replicas: int = 1) -> Sizing:
     """The fewest replicas of a set-up that keep up with the mix, and the batch they then run at."""
     limit = min(batch_limit, candidate.kv_limited_batch)
 
@@ -158,7 +161,8 @@ def size(mix: LiveMix, candidate: Plan, *, batch_limit: int) -> Sizing:
             prefill_ratio=0.0,
             generation_tokens_per_second=mix.generation_tokens_per_second,
         )
-    replicas = math.ceil(mix.requests_per_second / (BUSY_RATIO_MAX * requests_per_second(limit)))
+    needed = math.ceil(mix.requests_per_second / (BUSY_RATIO_MAX * requests_per_second(limit)))
+    replicas = max(needed, least_replicas)
     demand = mix.requests_per_second / replicas
     batch = 1 + bisect.bisect_left(range(1, limit), demand, key=requests_per_second)
     return Sizing(

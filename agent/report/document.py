@@ -402,7 +402,7 @@ class RightSizing(Part):
     refused: str
     """Why nothing is proposed; empty when something is."""
     alternatives: tuple[Alternative, ...]
-    """The most saved first."""
+    """Those of typical prices last, else the most saved first."""
 
 
 class Offender(Part):
@@ -419,7 +419,7 @@ class Offender(Part):
     ratio: float
     """Of all observed hours."""
     savings_usd: float | None
-    """What the action is expected to save of it in such a month."""
+    """What the planner expects to save in such a month, of all that the service cost: said once of each."""
     confidence: Confidence
     why: str
     action: str
@@ -471,6 +471,8 @@ class Review(Part):
     summary: tuple[str, ...] = Field(min_length=1)
     totals: Totals
     previous_totals: Totals | None
+    previous_coverage_ratio: float | None
+    """Of the period before; where it is much below this one's, only quotients can be compared."""
     classes: tuple[ClassTime, ...]
     parts: tuple[PartTime, ...]
     services: tuple[Service, ...]

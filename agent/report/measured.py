@@ -14,6 +14,9 @@ RECORDED_SECONDS = 300
 """Between two samples of what is recorded."""
 PER_HOUR = HOUR_SECONDS // RECORDED_SECONDS
 
+COMPARABLE = 0.9
+"""Of this period's coverage: with less before, its sums are smaller for that alone."""
+
 ServiceKey = tuple[str, str, str, str, str]
 """The values of `OF_A_SERVICE`."""
 
@@ -46,6 +49,17 @@ class Measured:
     def recorded_hours(self) -> float:
         """For which there are samples of anything."""
         return recorded_hours(self.now)
+
+    @property
+    def coverage_before(self) -> float | None:
+        """The share of the period before that was recorded; `None` if nothing was."""
+        return recorded_hours(self.before) / self.before.span.hours if self.has_before else None
+
+    @property
+    def sums_compare(self) -> bool:
+        """Whether as much was recorded of the period before as of this one."""
+        before = self.coverage_before
+        return before is not None and before >= COMPARABLE * self.recorded_hours / self.span.hours
 
     def services(self) -> tuple[ServiceKey, ...]:
         """Every one that held a GPU or did anything."""

@@ -118,6 +118,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
     "slos": ("engine_slo_events", "engine_slo_good_events", "slo_objective"),
     "right_sizing": (
         "hourly_engine_requests",
+        "engine_step_seconds",
         "engines",
         "max_num_seqs",
         "engine_cost_usd",
@@ -179,11 +180,10 @@ def review(
         is_complete=not problems,
         problems=problems,
         quality=believed,
-        summary=summary(
-            measured.name, whole, before, measured.before_name, by_class, served, slos, sizes, worst
-        ),
+        summary=summary(measured, whole, before, by_class, served, slos, sizes, worst),
         totals=whole,
         previous_totals=before,
+        previous_coverage_ratio=measured.coverage_before,
         classes=by_class,
         parts=by_part,
         services=served,

@@ -110,7 +110,7 @@ def _of_service(row: Service, proposals: tuple[Alternative, ...]) -> Iterator[_F
             action = f"{action} The planner: {may_save[0].what}"
         yield _Found(
             kind=kind,
-            title=f"{row.model} on {row.part or 'unknown GPUs'}: {title}",
+            title=f"{_name(row)}: {title}",
             subject=_subject(row),
             gpu_hours=taken,
             usd=row.idle_usd if name == "idle" else _at_its_rate(row, taken),
@@ -120,6 +120,11 @@ def _of_service(row: Service, proposals: tuple[Alternative, ...]) -> Iterator[_F
             queries=("model_gpu_bottleneck_seconds", "engine_cost_usd"),
             proposals=may_save,
         )
+
+
+def _name(row: Service) -> str:
+    owner = f" of {row.namespace}" if row.namespace else ""
+    return f"{row.model}{owner} on {row.part or 'unknown GPUs'}"
 
 
 def _subject(row: Service) -> Mapping[str, str]:
@@ -254,7 +259,7 @@ def _preempting(services: Sequence[Service], losses: Losses) -> Iterator[_Found]
             continue
         yield _Found(
             kind="preempting",
-            title=f"{loss.model} on {loss.part or 'unknown GPUs'}: computes again what it threw away",
+            title=f"{_name(row)}: computes again what it threw away",
             subject=_subject(row),
             gpu_hours=loss.preempted_gpu_hours_estimate,
             usd=_at_its_rate(row, loss.preempted_gpu_hours_estimate),

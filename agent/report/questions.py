@@ -257,6 +257,9 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     _of_models("engine_energy_joules", "energy of engines, by phase", "J", ("phase",), before=True),
     _of_models("engine_phase_seconds", "engines' time by phase", "s", ("phase",), step="whole"),
+    _of_models(
+        "engine_step_seconds", "engines' steps by what they wait for", "s", ("component",), step="whole"
+    ),
     _of_models("engine_steps", "engine steps", "", step="whole"),
     _of_models(
         "engine_known_steps", "engine steps for which a quantity was known", "", ("quantity",), step="whole"

@@ -16,7 +16,7 @@ from agent.errors import AgentError
 from agent.planning.mix import Latency, LiveMix, Serving
 from agent.planning.sizing import BATCH_MAX, BUSY_RATIO_MAX, Sizing, forecast
 from agent.report.document import Alternative, Confidence, PartTime, Quality, RightSizing, Service
-from agent.report.measured import PER_HOUR, Measured, labels_of, together
+from agent.report.measured import PER_HOUR, Measured, labels_of, ratio, together
 from agent.report.period import HOUR_SECONDS, instant
 from agent.report.positions import serving_of
 from agent.report.questions import OF_A_SERVICE
@@ -28,7 +28,12 @@ MOST_SERVICES = 20
 """The dearest; of the others there is little to save."""
 LEAST_SAVED = 0.1
 SLOWER_MAX = 2.0
-"""Times the present time between tokens, unless answers still come faster than they are read."""
+"""Times the present time to a token, unless the first still comes soon, and others faster than they are read."""
+FIRST_TOKEN_SECONDS = 1.0
+LEAST_REPLICAS = 2
+"""Where there were two, one more must be there when one fails."""
+MOST_HOST = 0.9
+"""Of a step: more says that the model of it is wrong."""
 FEW_REQUESTS = 1000
 ENOUGH_COVERAGE = 0.9
 _NO_LATENCY = Latency(p50=None, p99=None)
@@ -99,7 +104,10 @@ class _Case:
         if not refused:
             try:
                 alternatives = tuple(
-                    sorted(self._alternatives(busiest, at), key=lambda each: -(each.savings_usd or 0.0))
+                    sorted(
+                        self._alternatives(busiest, at),
+                        key=lambda each: (each.confidence == "low", -(each.savings_usd or 0.0)),
+                    )
                 )
             except AgentError as error:
                 refused = f"{error}: give its configuration, --model '{row.model}=config.json'"
@@ -156,6 +164,14 @@ class _Case:
             kv_dtype=split.get("kv_dtype", ""),
         )
 
+    @property
+    def _host_ratio(self) -> float:
+        """Of the engine's steps, what the GPU does not account for: a replica can do that much less."""
+        seconds = self.measured.now["engine_step_seconds"]
+        labels = labels_of(self.key)
+        lost = sum(seconds.amount(component=component, **labels) for component in ("host", "unexplained"))
+        return min(ratio(lost, seconds.value(**labels)) or 0.0, MOST_HOST)
+
     def _mix(self, requests_per_second: float) -> LiveMix:
         """The mean request of the period, as often as that."""
         row, serving = self.service, self._serving
@@ -184,13 +200,14 @@ class _Case:
     # --- alternatives ---
 
     def _alternatives(self, busiest: float, at: int) -> Iterator[Alternative]:
-        mix = self._mix(busiest)
+        mix = self._mix(busiest / (1 - self._host_ratio))
         present = forecast(mix, [], config=self.config).today
+        host = self._host_ratio
         because = (
             f"Sized for the busiest hour ({instant(at):%Y-%m-%d %H:00} UTC, {render_number(busiest)} "
             f"requests/s) at {render_percent(BUSY_RATIO_MAX)} of what the arithmetic gives, for all "
-            f"{self.measured.recorded_hours:.0f} recorded hours. The host's time is not in it: load-test one "
-            "replica before."
+            f"{self.measured.recorded_hours:.0f} recorded hours. Of a step {render_percent(host)} is taken to be "
+            "the host's, as it was. Minutes may be busier than their hour: load-test one replica before."
         )
         fewer = self._size(mix, {})
         yield from self._worth("fewer_replicas", fewer, present, because, than=None)
@@ -218,7 +235,11 @@ class _Case:
         limits = () if batch_limit is None else (batch_limit,)
         try:
             (sizing,) = forecast(
-                mix, [{**setup, "usd_per_hour": price}], batch_limits=limits, config=self.config
+                mix,
+                [{**setup, "usd_per_hour": price}],
+                batch_limits=limits,
+                least_replicas=LEAST_REPLICAS if mix.replicas > 1.5 else 1,
+                config=self.config,
             ).sizings
         except SplitError:
             return None
@@ -234,17 +255,19 @@ class _Case:
     def _on_other_gpu(self, mix: LiveMix, present: Plan | None) -> Sizing | None:
         """The least dear of those that hold the model and are quick enough."""
         own = find_gpu(self.service.part)
-        slowest = READABLE_SECONDS
+        first, between = FIRST_TOKEN_SECONDS, READABLE_SECONDS
         if present is not None:
-            slowest = max(slowest, SLOWER_MAX * present.tpot.expected)
+            first = max(first, SLOWER_MAX * present.ttft.expected)
+            between = max(between, SLOWER_MAX * present.tpot.expected)
         found = []
         for spec in RENTABLE:
             if own is not None and spec.name == own.name:
                 continue
             for ranks in (1, 2, 4, 8):
                 sizing = self._size(mix, {"gpu": spec.name, "tensor_parallel": ranks, "pipeline_parallel": 1})
-                if sizing is not None and sizing.tpot_seconds <= slowest:
-                    found.append(sizing)
+                if sizing is None or sizing.plan.ttft.expected > first or sizing.tpot_seconds > between:
+                    continue
+                found.append(sizing)
         return min(found, key=lambda sizing: self._usd(sizing) or 0.0, default=None)
 
     def _disaggregated(

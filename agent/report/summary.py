@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agent.report.document import Attainment, ClassTime, Offender, RightSizing, Service, Totals
-from agent.roofline.bottleneck import WORDS
-from agent.units import render_number, render_percent, render_quantity
+from agent.report.measured import Measured
+from agent.units import render_number, render_percent
 
 SAME = 0.02
 """A change that is not worth a word."""
 
 
 def summary(
-    name: str,
+    measured: Measured,
     totals: Totals,
     before: Totals | None,
-    before_name: str,
     classes: Sequence[ClassTime],
     services: Sequence[Service],
     slos: Sequence[Attainment],
@@ -25,10 +24,10 @@ def summary(
 ) -> tuple[str, ...]:
     """Five sentences; each stands where there is something to say, and says where there is not."""
     return (
-        _paid(name, totals),
+        _paid(measured.name, totals),
         _spent(totals, classes),
         _cost(totals, services),
-        _changed(totals, before, before_name, slos),
+        f"{_changed(measured, totals, before)}; {_objectives(slos)}.",
         _to_do(totals, sizes, worst),
     )
 
@@ -40,8 +39,16 @@ def dollars(usd: float) -> str:
     return f"${usd:,.0f}" if abs(usd) >= 100 else f"${render_number(usd)}"
 
 
+def counted(number: float) -> str:
+    """As people say it: `950`, `12.3 million`, `52.5 billion`."""
+    for factor, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if number >= factor:
+            return f"{render_number(number / factor)} {word}"
+    return f"{number:,.0f}"
+
+
 def _paid(name: str, totals: Totals) -> str:
-    did = f"{render_quantity(totals.generation_tokens, '').strip()} tokens generated"
+    did = f"{counted(totals.generation_tokens)} tokens generated"
     size = f"{totals.gpu_hours:,.0f} GPU hours ({render_number(totals.gpus)} GPUs on average)"
     if totals.paid_usd is None:
         return (
@@ -54,21 +61,22 @@ def _spent(totals: Totals, classes: Sequence[ClassTime]) -> str:
     ranked = sorted((row for row in classes if row.ratio > 0), key=lambda row: -row.ratio)
     if not ranked:
         return "Where the GPU time went is not known."
-    words = [f"{render_percent(row.ratio)} {_word(row.name)}" for row in ranked[:3]]
+    words = [f"{render_percent(row.ratio)} {_WORDS[row.name]}" for row in ranked[:3]]
     text = f"Of the GPU time {', '.join(words[:-1])}{' and ' if words[1:] else ''}{words[-1]}"
     if totals.idle_usd:
         text += f"; the idle hours cost {dollars(totals.idle_usd)}"
     return f"{text}."
 
 
-def _word(name: str) -> str:
-    if name == "idle":
-        return "was idle"
-    if name == "unknown":
-        return "went nobody knows where"
-    if name == "compute":
-        return "computed at the compute roof"
-    return f"waited for {next(words for each, words in WORDS.items() if each == name)}"
+_WORDS: Mapping[str, str] = {
+    "memory_bandwidth": "waited for memory",
+    "compute": "computed as fast as it can",
+    "interconnect": "waited for other GPUs",
+    "kernel_latency": "went into starting small kernels",
+    "host": "waited for the host",
+    "idle": "was idle",
+    "unknown": "cannot be told",
+}
 
 
 def _cost(totals: Totals, services: Sequence[Service]) -> str:
@@ -86,25 +94,32 @@ def _cost(totals: Totals, services: Sequence[Service]) -> str:
     return f"{text}."
 
 
-def _changed(totals: Totals, before: Totals | None, before_name: str, slos: Sequence[Attainment]) -> str:
+def _objectives(slos: Sequence[Attainment]) -> str:
     missed = [row for row in slos if row.objective_ratio is not None and row.ratio < row.objective_ratio]
     if not slos:
-        objectives = "no objective was measured"
-    elif missed:
-        objectives = (
-            f"{len(missed)} of {len(slos)} objectives were missed, worst {missed[0].model} ({missed[0].slo})"
-        )
-    else:
-        objectives = f"all {len(slos)} objectives were met" if len(slos) > 1 else "the objective was met"
+        return "no objective was measured"
+    if missed:
+        worst = missed[0]
+        return f"{len(missed)} of {len(slos)} objectives were missed, worst {worst.slo} of {worst.model}"
+    return f"all {len(slos)} objectives were met" if len(slos) > 1 else "the objective was met"
+
+
+def _changed(measured: Measured, totals: Totals, before: Totals | None) -> str:
+    name = measured.before_name
     if before is None:
-        return f"There is nothing of {before_name} to compare with; {objectives}."
-    pairs = (
-        ("spending", totals.paid_usd, before.paid_usd),
-        ("output", totals.generation_tokens, before.generation_tokens),
-        ("the cost of a token", totals.usd_per_million_tokens, before.usd_per_million_tokens),
-    )
+        return f"There is nothing of {name} to compare with"
+    pairs = [("the cost of a token", totals.usd_per_million_tokens, before.usd_per_million_tokens)]
+    begin = f"Against {name}"
+    if measured.sums_compare:
+        pairs = [
+            ("spending", totals.paid_usd, before.paid_usd),
+            ("output", totals.generation_tokens, before.generation_tokens),
+            *pairs,
+        ]
+    else:
+        begin += f", of which only {render_percent(measured.coverage_before or 0.0)} was recorded,"
     changes = [f"{what} {_change(now / then - 1)}" for what, now, then in pairs if now is not None and then]
-    return f"Against {before_name} {', '.join(changes) or 'nothing can be compared'}; {objectives}."
+    return f"{begin} {', '.join(changes) or 'nothing can be compared'}"
 
 
 def _change(ratio: float) -> str:
@@ -117,7 +132,9 @@ def _to_do(totals: Totals, sizes: Sequence[RightSizing], worst: Sequence[Offende
     if not worst:
         return "Nothing wasted an hour."
     first = worst[0]
-    saved = sum(max((each.savings_usd or 0.0 for each in row.alternatives), default=0.0) for row in sizes)
+    saved = sum(
+        each.savings_usd or 0.0 for row in sizes for each in row.alternatives[:1] if each.confidence != "low"
+    )
     text = f"The worst is {first.title} ({first.gpu_hours:,.0f} GPU hours"
     text += f", {dollars(first.usd)})" if first.usd is not None else ")"
     if saved and totals.paid_usd:
