@@ -28,7 +28,7 @@ MOST_SERVICES = 20
 """The dearest; of the others there is little to save."""
 LEAST_SAVED = 0.1
 SLOWER_MAX = 2.0
-"""Times the present time to a token, unless the first still comes soon, and others faster than they are read."""
+"""Times the present time to a token, unless the first still comes soon and others faster than one reads."""
 FIRST_TOKEN_SECONDS = 1.0
 LEAST_REPLICAS = 2
 """Where there were two, one more must be there when one fails."""
@@ -206,8 +206,8 @@ class _Case:
         because = (
             f"Sized for the busiest hour ({instant(at):%Y-%m-%d %H:00} UTC, {render_number(busiest)} "
             f"requests/s) at {render_percent(BUSY_RATIO_MAX)} of what the arithmetic gives, for all "
-            f"{self.measured.recorded_hours:.0f} recorded hours. Of a step {render_percent(host)} is taken to be "
-            "the host's, as it was. Minutes may be busier than their hour: load-test one replica before."
+            f"{self.measured.recorded_hours:.0f} recorded hours. Of a step {render_percent(host)} is taken to "
+            "be the host's, as it was. Minutes may be busier than their hour: load-test one replica before."
         )
         fewer = self._size(mix, {})
         yield from self._worth("fewer_replicas", fewer, present, because, than=None)
