@@ -441,6 +441,8 @@ def _parse(
         raise ConfigurationError(
             origin, (f"{place}{'' if isinstance(error, _RefusedError) else 'not YAML: '}{problem}",)
         ) from None
+    except RecursionError:
+        raise ConfigurationError(origin, ("is nested too deeply",)) from None
     if document is None:
         document = {}
     if not isinstance(document, dict):

@@ -118,3 +118,8 @@ def test_listen_addresses(address: str, host: str, port: int) -> None:
     given: dict[str, Any] = {"web": {"listen_address": address}}
     web = Configuration.model_validate(given).web
     assert (web.host, web.port) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "- " * 3000], ids=["[", "{", "-"])
+def test_what_is_nested_too_deeply_is_said_so(text: str) -> None:
+    assert problems(text) == ("is nested too deeply",)
