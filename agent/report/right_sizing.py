@@ -206,8 +206,9 @@ class _Case:
         because = (
             f"Sized for the busiest hour ({instant(at):%Y-%m-%d %H:00} UTC, {render_number(busiest)} "
             f"requests/s) at {render_percent(BUSY_RATIO_MAX)} of what the arithmetic gives, for all "
-            f"{self.measured.recorded_hours:.0f} recorded hours. Of a step {render_percent(host)} is taken to "
-            "be the host's, as it was. Minutes may be busier than their hour: load-test one replica before."
+            f"{self.measured.recorded_hours:.0f} recorded hours. Of a step {render_percent(host)} is taken "
+            "to be the host's, as it was. Minutes may be busier than their hour: load-test one replica "
+            "before."
         )
         fewer = self._size(mix, {})
         yield from self._worth("fewer_replicas", fewer, present, because, than=None)
