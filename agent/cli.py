@@ -1,4 +1,4 @@
-"""The command line: ``roofline-agent run | demo | once | check-config | advise | report``.
+"""The command line: ``roofline-agent run | demo | once | top | check-config | advise | report``.
 
 What a command needs is imported when it is called: `advise` answers before the daemon's libraries would be
 loaded.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from agent import __version__, logs, planning, report
+from agent import __version__, logs, planning, report, terminal
 from agent.errors import AgentError, ConfigurationError
 from agent.simulate.scenarios import SCENARIOS
 
@@ -100,6 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     once.add_argument("--format", choices=("text", "json", "prometheus"), default="text")
     once.set_defaults(command=_once)
 
+    top = commands.add_parser(
+        "top",
+        help="the live table in a terminal",
+        description="What bounds each GPU, live in a terminal: of an agent that runs, or of this node.",
+    )
+    terminal.add_arguments(top)
+    top.set_defaults(command=_top)
+
     advising = commands.add_parser(
         "advise",
         help="plan capacity",
@@ -174,6 +182,11 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _once(options: argparse.Namespace) -> int:
     return int(_load_daemon().once(options))
+
+
+def _top(options: argparse.Namespace) -> int:
+    _load_daemon()  # first, without what it does without
+    return terminal.run(options)
 
 
 def _check_config(options: argparse.Namespace) -> int:

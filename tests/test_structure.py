@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.wiring",),
     ("agent.app",),
     ("agent.daemon", "agent.planning"),
-    ("agent.report",),
+    ("agent.report", "agent.terminal"),
     ("agent.cli", "agent.__main__"),
 )
 

@@ -12,6 +12,8 @@ from agent.roofline.bottleneck import WORDS
 from agent.units import render_number, render_percent, render_quantity, render_seconds
 
 WIDTH = 80
+INDENT = " " * 14
+"""Below the names of things."""
 
 
 def render_text(node: NodePicture) -> str:
@@ -33,20 +35,20 @@ def _lines(node: NodePicture) -> Iterator[str]:
         yield from engine_lines(engine)
     if not node.engines:
         yield ""
-        yield from _wrap("No engine is configured; list each under engines, with its url.", first="")
+        yield from wrapped("No engine is configured; list each under engines, with its url.")
     yield from advice_lines(node.advice)
     for words in source_words(node):
         yield ""
-        yield from _wrap(words, first="")
+        yield from wrapped(words)
 
 
 def gpu_lines(gpu: GpuPicture, *, width: int = WIDTH) -> Iterator[str]:
     """What is to be said of a GPU; its name first."""
-    yield from _wrap(f"GPU {gpu.number}  {gpu.name}", first="", width=width)
+    yield from wrapped(f"GPU {gpu.number}  {gpu.name}", width=width)
     if not gpu.up:
-        yield from _wrap(f"lost: {gpu.problem}", width=width)
+        yield from wrapped(f"lost: {gpu.problem}", first=INDENT, width=width)
     for words in gpu.faults:
-        yield from _wrap(words, first="  health      ", width=width)
+        yield from wrapped(words, first="  health      ", width=width)
     if not gpu.up:
         return
     if gpu.partitioned:
@@ -57,14 +59,14 @@ def gpu_lines(gpu: GpuPicture, *, width: int = WIDTH) -> Iterator[str]:
     if verdict.bottleneck != "unknown" and verdict.confidence_ratio is not None:
         certainty = f" (confidence {render_percent(verdict.confidence_ratio)}, {verdict.evidence})"
     yield f"  bottleneck  {bottleneck_words(verdict.bottleneck)}{certainty}"
-    yield from _wrap(f"because {verdict.reason}", width=width)
+    yield from wrapped(f"because {verdict.reason}", first=INDENT, width=width)
     if gpu.intensity is not None and gpu.attained_ratio is not None:
         yield (
             f"  roofline    {render_number(gpu.intensity.value)} FLOP/byte ({gpu.intensity.evidence}), "
             f"{render_percent(gpu.attained_ratio)} of the roof"
         )
     if gpu.throttle:
-        yield from _wrap(gpu.throttle, width=width)
+        yield from wrapped(gpu.throttle, first=INDENT, width=width)
     if gpu.kernel_time_ratio is not None:
         yield (
             f"  kernel time {render_percent(gpu.kernel_time_ratio)}"
@@ -75,14 +77,14 @@ def gpu_lines(gpu: GpuPicture, *, width: int = WIDTH) -> Iterator[str]:
 def engine_lines(engine: EnginePicture, *, width: int = WIDTH) -> Iterator[str]:
     """What is to be said of an engine; its name first."""
     name = f"{engine.software} {engine.server} rank {engine.rank}  {engine.model}".rstrip()
-    yield from _wrap(name, first="", width=width)
+    yield from wrapped(name, width=width)
     if not engine.up:
-        yield from _wrap(f"down: {engine.problem}", width=width)
+        yield from wrapped(f"down: {engine.problem}", first=INDENT, width=width)
         return
     if engine.problem:
-        yield from _wrap(engine.problem, width=width)
+        yield from wrapped(engine.problem, first=INDENT, width=width)
     if engine.generation_tokens_per_second is not None:
-        yield from _wrap(_output(engine), first="  output      ", width=width)
+        yield from wrapped(_output(engine), first="  output      ", width=width)
     if engine.batch is not None:
         ridge = "no batch reaches the ridge at this context"
         if engine.ridge_batch is not None:
@@ -90,9 +92,9 @@ def engine_lines(engine: EnginePicture, *, width: int = WIDTH) -> Iterator[str]:
         limit = engine.limited_batch
         allowed = f", the KV cache allows {render_number(limit)}" if limit is not None else ""
         words = f"{render_number(engine.batch)}; {ridge}{allowed}"
-        yield from _wrap(words, first="  batch       ", width=width)
+        yield from wrapped(words, first="  batch       ", width=width)
     yield f"  limiter     {engine.limiter}"
-    yield from _wrap(f"because {engine.limiter_reason}", width=width)
+    yield from wrapped(f"because {engine.limiter_reason}", first=INDENT, width=width)
     if engine.headroom_ratio is not None:
         size = f", {render_quantity(engine.free_bytes, 'B')} free" if engine.free_bytes is not None else ""
         full = engine.seconds_to_full
@@ -105,12 +107,12 @@ def advice_lines(several: Iterable[AdvicePicture], *, width: int = WIDTH) -> Ite
     for number, advice in enumerate(several, start=1):
         if number == 1:
             yield from ("", "What to do")
-        yield from _wrap(f"{advice.title}: {advice.subject}", first=f"  {number}. ", width=width)
+        yield from wrapped(f"{advice.title}: {advice.subject}", first=f"  {number}. ", width=width)
         if advice.expected:
             on_top = f" (on top of {', '.join(advice.after).replace('_', ' ')})" if advice.after else ""
-            yield from _wrap(f"{advice.expected}{on_top}", first="  expected    ", width=width)
-        yield from _wrap(advice.reason, width=width)
-        yield from _wrap(f"wrong when {advice.wrong_when}", width=width)
+            yield from wrapped(f"{advice.expected}{on_top}", first="  expected    ", width=width)
+        yield from wrapped(advice.reason, first=INDENT, width=width)
+        yield from wrapped(f"wrong when {advice.wrong_when}", first=INDENT, width=width)
 
 
 def source_words(node: NodePicture) -> Iterator[str]:
@@ -138,7 +140,8 @@ def _output(engine: EnginePicture) -> str:
     return words
 
 
-def _wrap(text: str, *, first: str = " " * 14, width: int = WIDTH) -> Iterator[str]:
+def wrapped(text: str, *, first: str = "", width: int = WIDTH) -> Iterator[str]:
+    """The text in lines; none of them begins with a unit, and `first` stands before the first."""
     lines = textwrap.wrap(with_units(text), width, initial_indent=first, subsequent_indent=" " * len(first))
     for line in lines:
         yield line.replace(NO_BREAK_SPACE, " ")  # it has done its work, and nobody would find it with grep
