@@ -15,7 +15,7 @@ from agent.exposition.text_view import bottleneck_words
 from agent.terminal.glyphs import Glyphs
 from agent.units import render_number, render_percent
 
-T = TypeVar("T", GpuPicture, EnginePicture)
+T = TypeVar("T")
 
 DASH = "–"
 BAR_CELLS = 6
