@@ -79,12 +79,18 @@ class Watched:
     """Each `PAGE_SECONDS`, and when asked for."""
 
 
-def watch_scenario(scenario: Scenario, seconds: int, *, pages_at: Collection[int] = ()) -> Watched:
+def watch_scenario(
+    scenario: Scenario,
+    seconds: int,
+    *,
+    pages_at: Collection[int] = (),
+    configuration: Configuration = DEFAULTS,
+) -> Watched:
     """Run the whole agent, but for its own server and threads, through so many virtual seconds."""
     clock = ManualClock()
     node = SimulatedNode(scenario, clock=clock)
     node.start()
-    configuration = simulated_configuration(DEFAULTS, node)
+    configuration = simulated_configuration(configuration, node)
     agent = Agent(configuration, clock=clock, nvml=node.nvml, node="simulated-node")
     assessments: dict[int, Assessment] = {}
     work: dict[int, Work] = {}

@@ -37,7 +37,11 @@ class WorkDone:
     """Computed, those computed again included."""
     recomputed_tokens: int = 0
     """Of them, those computed for requests that had been preempted."""
+    cached_prompt_tokens: int = 0
+    """Found in the cache instead; of requests that have had their first token."""
     generation_tokens: int = 0
+    requests: int = 0
+    """Answered to the end."""
     draft_tokens: int = 0
     accepted_tokens: int = 0
     """Guesses that were right; at the end of an answer a few of them were not given any more."""
@@ -268,6 +272,7 @@ class SimulatedEngine:
         self.counters.prompt_tokens += request.prompt_tokens
         self.counters.prompt_tokens_computed += computed
         self.counters.prompt_tokens_cached += request.cached_tokens
+        self.work.cached_prompt_tokens += request.cached_tokens
         return computed
 
     def _end(self, request: Request, at: float) -> None:
@@ -279,6 +284,7 @@ class SimulatedEngine:
         decode_seconds = at - request.first_token_at
         later_tokens = request.output_tokens - 1
         counters.requests_length += 1
+        self.work.requests += 1
         for tally, value in (
             (counters.e2e_request_latency_seconds, at - request.arrived_at),
             (counters.request_queue_time_seconds, request.scheduled_at - request.arrived_at),
