@@ -11,7 +11,6 @@ from agent.report.measured import (
     RECORDED_SECONDS,
     Measured,
     by_day,
-    hourly_coverage,
     hours,
     per_million,
     ratio,
@@ -147,7 +146,7 @@ def days(measured: Measured) -> tuple[Day, ...]:
         steps = now[question].steps(**labels)
         return by_day(steps[()], span) if () in steps else None
 
-    coverage = by_day(hourly_coverage(now), span)
+    coverage = by_day(measured.coverage, span)
     observed = daily("gpu_observed_seconds")
     by_class = {name: daily("gpu_bottleneck_seconds", bottleneck=name) for name in TIMES}
     paid, idle = daily("gpu_cost_usd"), daily("gpu_idle_cost_usd")

@@ -28,7 +28,7 @@ Confidence = Literal["measured", "estimate", "low"]
 class Part(BaseModel):
     """Part of the document."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Period(Part):

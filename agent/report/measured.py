@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.report.answers import Answers
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span
@@ -30,10 +30,18 @@ class Measured:
     before_name: str
     before: Answers
     """Empty where nothing was recorded."""
+    coverage: Mapping[int, float] = field(init=False)
+    """The share of each hour that was recorded of anything, by the Unix time at which it begins."""
+    recorded_hours: float = field(init=False)
+    """The sum of it."""
     earliest_sample: int | None
     group_by: str
     teams: Mapping[tuple[str, str], str]
     """By cluster and namespace, where services are grouped by a label of their namespace."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coverage", hourly_coverage(self.now))
+        object.__setattr__(self, "recorded_hours", sum(self.coverage.values()))
 
     @property
     def span(self) -> Span:
@@ -44,11 +52,6 @@ class Measured:
     def has_before(self) -> bool:
         """Whether there is anything to compare with."""
         return bool(self.before["gpu_observed_seconds"])
-
-    @property
-    def recorded_hours(self) -> float:
-        """For which there are samples of anything."""
-        return recorded_hours(self.now)
 
     @property
     def coverage_before(self) -> float | None:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from agent.report.document import Disagreement, EvidenceShare, Gap, Quality
-from agent.report.measured import PER_HOUR, Measured, hourly_coverage, hours, labels_of, ratio
+from agent.report.measured import PER_HOUR, Measured, hours, labels_of, ratio
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, instant
 from agent.report.services import mean_over_steps
 from agent.units import render_number, render_percent
@@ -79,7 +79,7 @@ def _node_coverage(measured: Measured) -> float | None:
 
 def _gaps(measured: Measured) -> tuple[Gap, ...]:
     """Hours without any sample, together where one follows the other."""
-    covered = hourly_coverage(measured.now)
+    covered = measured.coverage
     found: list[tuple[int, int]] = []
     for hour in measured.span.pieces(HOUR_SECONDS):
         if covered.get(hour.start, 0.0) > 0:

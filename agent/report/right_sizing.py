@@ -7,6 +7,7 @@ as much.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -239,7 +240,7 @@ class _Case:
                 mix,
                 [{**setup, "usd_per_hour": price}],
                 batch_limits=limits,
-                least_replicas=LEAST_REPLICAS if mix.replicas > 1.5 else 1,
+                least_replicas=_least_replicas(mix),
                 config=self.config,
             ).sizings
         except SplitError:
@@ -260,16 +261,21 @@ class _Case:
         if present is not None:
             first = max(first, SLOWER_MAX * present.ttft.expected)
             between = max(between, SLOWER_MAX * present.tpot.expected)
-        found = []
+        best, least = None, math.inf
         for spec in RENTABLE:
             if own is not None and spec.name == own.name:
                 continue
+            price, _ = self._price(spec)
             for ranks in (1, 2, 4, 8):
+                if (price or 0.0) * ranks * _least_replicas(mix) * self.measured.recorded_hours >= least:
+                    break
                 sizing = self._size(mix, {"gpu": spec.name, "tensor_parallel": ranks, "pipeline_parallel": 1})
-                if sizing is None or sizing.plan.ttft.expected > first or sizing.tpot_seconds > between:
+                usd = self._usd(sizing)
+                if sizing is None or usd is None or usd >= least:
                     continue
-                found.append(sizing)
-        return min(found, key=lambda sizing: self._usd(sizing) or 0.0, default=None)
+                if sizing.plan.ttft.expected <= first and sizing.tpot_seconds <= between:
+                    best, least = sizing, usd
+        return best
 
     def _disaggregated(
         self, mix: LiveMix, fewer: Sizing | None, present: Plan | None, because: str
@@ -350,6 +356,10 @@ def _in_words(kind: str, sizing: Sizing, service: Service) -> str:
         "disaggregated": f"Prefill and decode apart, on {size} together",
     }[kind]
     return f"{begin}; decode batch {plan.point.batch}."
+
+
+def _least_replicas(mix: LiveMix) -> int:
+    return LEAST_REPLICAS if mix.replicas > 1.5 else 1
 
 
 def _each(amount: float, requests: float) -> float:

@@ -109,7 +109,8 @@ def _parts(review: Review) -> tuple[Picture, ...]:
         y = top + first + 12
         for name, by_class in rows if len(rows) > 1 else ():
             whole = sum(by_class.values())
-            words = f"{name}  {hours(whole)}, {percent(by_class.get('idle', 0.0) / whole)} idle"
+            name = shortened(name, 30)
+            words = f"{name}: {hours(whole)}, {percent(by_class.get('idle', 0.0) / whole)} idle"
             canvas.text(0, y + 14, words, colour=COLOURS["muted"])
             _stack(canvas, by_class, 0, y + 20, 14, scale)
             y += other
@@ -317,7 +318,7 @@ def _trends(
         for trend, values, _ in full
         if (known := [value for value in values if value is not None])
     )
-    panel = 136.0
+    panel = 144.0
 
     def columns(width: float) -> int:
         return min(len(full), 2 if width < HALF else 3)
@@ -370,9 +371,11 @@ def _trend(
     )
     if before is not None:
         axes.axhline(before, color=COLOURS["muted"], linewidth=1, linestyle=(0, (2, 2.5)))
+    line = [math.nan if value is None else value for value in values]
+    axes.fill_between(range(count), line, color=COLOURS["track"], linewidth=0, zorder=0.5)
     axes.plot(
         range(count),
-        [math.nan if value is None else value for value in values],
+        line,
         color=COLOURS["ink"],
         linewidth=1.6,
         solid_joinstyle="round",
@@ -637,9 +640,9 @@ def _batch(review: Review) -> tuple[Picture, ...]:
                     (x(batch.kv_limit), y - 8), (x(batch.kv_limit), y + 8), colour=COLOURS["ink"], width=2.5
                 )
             if batch.ridge is not None:
-                canvas.mark(x(batch.ridge), y, "D", colour=COLOURS["compute"], size=8)
+                canvas.mark(x(batch.ridge), y, "D", colour=COLOURS["compute"], size=9)
             mean = batch.mean or 0.0
-            canvas.mark(x(mean), y, "o", colour=COLOURS["memory"], size=10.5)
+            canvas.mark(x(mean), y, "o", colour=COLOURS["memory"], size=12)
         y = bottom + 22
         place = left
         for shape, words in (

@@ -16,6 +16,7 @@ from agent.exposition.line_breaks import with_units
 from agent.report.document import Review
 from agent.report.render.charts import draw_charts
 from agent.report.render.sections import HEADLINE_SOURCES, figures, fleet_totals, queries_of, sections_of
+from agent.report.render.spending import compared_words
 from agent.report.render.trust import warnings
 from agent.report.render.words import instant, period_name, printable
 
@@ -33,8 +34,9 @@ def render_html(review: Review) -> str:
         review=review,
         name=period_name(review.period),
         warnings=warnings(review),
+        compared=compared_words(review),
         figures=figures(review),
-        totals=fleet_totals(review.totals),
+        totals=fleet_totals(review),
         sections=sections_of(review),
         headline_queries=queries_of(review, HEADLINE_SOURCES),
         charts=charts,

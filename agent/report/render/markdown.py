@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from agent.report.document import Review
 from agent.report.render.blocks import Block, Cell, Entries, Entry, Prose, Table
 from agent.report.render.sections import HEADLINE_SOURCES, figures, fleet_totals, queries_of, sections_of
+from agent.report.render.spending import compared_words
 from agent.report.render.trust import warnings
 from agent.report.render.words import instant, period_name, printable
 
@@ -73,25 +74,26 @@ def _opening(review: Review) -> Iterator[str]:
     name = period_name(review.period)
     yield f"# GPU efficiency review, {escaped(name)}"
     yield ""
-    compared = review.previous.name if review.previous else None
     facts = (
         f"{instant(review.period.start)} – {instant(review.period.end)}",
         review.selection.cluster or "all clusters",
         f"from {review.source}",
-        f"compared with {compared}" if compared else "nothing to compare with",
+        compared_words(review),
     )
     yield " · ".join(escaped(fact) for fact in facts)
     yield ""
     for sentence in review.summary:
         yield f"- {escaped(sentence)}"
     yield ""
-    yield "| | | change | |"
-    yield "|:--|--:|:--|:--|"
-    for figure in figures(review):
-        shown = (figure.name, figure.value, figure.change, figure.note)
-        yield "| " + " | ".join(escaped(each) for each in shown) + " |"
-    yield ""
-    yield ", ".join(escaped(fact) for fact in fleet_totals(review.totals)) + "."
+    shown = figures(review)
+    if shown:
+        yield "| | | change | |"
+        yield "|:--|--:|:--|:--|"
+        for figure in shown:
+            texts = (figure.name, figure.value, figure.change, figure.note)
+            yield "| " + " | ".join(escaped(each) for each in texts) + " |"
+        yield ""
+        yield ", ".join(escaped(fact) for fact in fleet_totals(review)) + "."
     ids = queries_of(review, HEADLINE_SOURCES)
     if ids:
         yield ""

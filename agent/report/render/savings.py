@@ -159,7 +159,9 @@ def _offender_entry(review: Review, each: Offender) -> Entry:
     subject = tuple(f"{name} {value}" for name, value in each.subject.items() if value)
     paragraphs = [("why", each.why), ("do", each.action)]
     if has_prices(review) and each.savings_usd is not None:
-        paragraphs.append(("saves", f"{money(each.savings_usd)} in such a month, of what it cost"))
+        paragraphs.append(
+            ("saves", f"{money(each.savings_usd)} in such a month, of all that the service cost")
+        )
     paragraphs.append(("confidence", CONFIDENCE_WORDS[each.confidence]))
     return Entry(
         title=each.title,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from agent.report.document import Review, Totals
-from agent.report.render.blocks import Section
+from agent.report.render.blocks import Prose, Section
 from agent.report.render.operation import (
     batch_section,
     losses_section,
@@ -20,6 +20,7 @@ from agent.report.render.spending import (
     hours_section,
     services_section,
     since,
+    sum_since,
 )
 from agent.report.render.trust import identities_section, quality_section
 from agent.report.render.words import KILO, UNKNOWN, amount, energy, hours, millions, money, percent
@@ -43,7 +44,13 @@ HEADLINE_SOURCES = ("totals", "summary")
 
 def sections_of(review: Review) -> tuple[Section, ...]:
     """All of them."""
-    return tuple(replace(make(review), queries=queries_of(review, names)) for make, names in SECTIONS)
+    return tuple(_finished(make(review), queries_of(review, names)) for make, names in SECTIONS)
+
+
+def _finished(section: Section, queries: tuple[str, ...]) -> Section:
+    """With its queries; how to read it is said only where there is something to read."""
+    is_bare = len(section.blocks) == 1 and isinstance(section.blocks[0], Prose)
+    return replace(section, queries=queries, lead="" if is_bare else section.lead)
 
 
 def queries_of(review: Review, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -64,10 +71,15 @@ class Figure:
 
 
 def figures(review: Review) -> tuple[Figure, ...]:
-    """The numbers at the top: money first where there are prices, else hours."""
+    """The numbers at the top: money first where there are prices; none where nothing is recorded."""
+    if review.quality.coverage_ratio == 0:
+        return ()
     totals, before = review.totals, review.previous_totals
 
     def figure(name: str, value: str, now: float | None, then: float | None, note: str = "") -> Figure:
+        return Figure(name=name, value=value, note=note, change=sum_since(review, now, then))
+
+    def quotient(name: str, value: str, now: float | None, then: float | None, note: str = "") -> Figure:
         return Figure(name=name, value=value, note=note, change=since(review, now, then))
 
     def dollars(usd: float | None) -> str:
@@ -106,7 +118,7 @@ def figures(review: Review) -> tuple[Figure, ...]:
         ]
     else:
         shown.append(
-            figure(
+            quotient(
                 "$/M tokens",
                 dollars(totals.usd_per_million_tokens),
                 totals.usd_per_million_tokens,
@@ -116,7 +128,7 @@ def figures(review: Review) -> tuple[Figure, ...]:
         )
     per_token = totals.joules_per_million_tokens
     shown.append(
-        figure(
+        quotient(
             "kJ/M tokens",
             UNKNOWN if per_token is None else amount(per_token / KILO),
             per_token,
@@ -136,8 +148,11 @@ def _part(usd: float | None, of: float | None, words: str) -> str:
     return f"{percent(usd / of)} {words}" if usd is not None and of else ""
 
 
-def fleet_totals(totals: Totals) -> tuple[str, ...]:
+def fleet_totals(review: Review) -> tuple[str, ...]:
     """The totals that are no headline, in words."""
+    if review.quality.coverage_ratio == 0:
+        return ()
+    totals = review.totals
     return (
         f"{millions(totals.generation_tokens)} M tokens of output",
         f"{millions(totals.prefill_tokens)} M prompt tokens computed",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.report.document import CLASSES, ClassTime, Day, Group, PartTime, Review, Service
+from agent.report.measured import COMPARABLE
 from agent.report.render.blocks import Block, Cell, Chart, Prose, Section, cell
 from agent.report.render.fields import Field, numbers, table, worded
 from agent.report.render.words import (
@@ -33,7 +34,33 @@ def has_prices(review: Review) -> bool:
 def since(review: Review, now: float | None, before: float | None) -> str:
     """A change with what it is compared with; empty when there is none to tell."""
     text = change(now, before)
-    return f"{text} from {period_name(review.previous, brief=True)}" if text and review.previous is not None else ""
+    return (
+        f"{text} from {period_name(review.previous, brief=True)}"
+        if text and review.previous is not None
+        else ""
+    )
+
+
+def sum_since(review: Review, now: float | None, before: float | None) -> str:
+    """The same of a sum, which says nothing where less was recorded of the period before."""
+    return since(review, now, before) if sums_compare(review) else ""
+
+
+def sums_compare(review: Review) -> bool:
+    """Whether as much was recorded of the period before as of this one."""
+    before = review.previous_coverage_ratio
+    return before is not None and before >= COMPARABLE * review.quality.coverage_ratio
+
+
+def compared_words(review: Review) -> str:
+    """What the review is compared with, and what of it cannot be."""
+    if review.previous is None:
+        return "nothing to compare with"
+    text = f"compared with {period_name(review.previous)}"
+    if sums_compare(review) or review.previous_coverage_ratio is None:
+        return text
+    recorded = percent(review.previous_coverage_ratio)
+    return f"{text}, of which only {recorded} was recorded: quotients are compared, sums are not"
 
 
 def hours_section(review: Review) -> Section:
@@ -170,7 +197,7 @@ def services_section(review: Review) -> Section:
                 text=each.model, detail=service_details(each, several_clusters=several_clusters)
             ),
         ),
-        worded("GPUs", lambda each: Cell(text=each.part, detail=f"{amount(each.gpus)} on average")),
+        worded("GPU type", lambda each: Cell(text=each.part, detail=f"{amount(each.gpus)} on average")),
         numbers(
             "GPU hours",
             lambda each: Cell(text=amount(each.gpu_hours), detail=_idle_words(each)),
@@ -248,7 +275,7 @@ def groups_section(review: Review) -> Section:
         numbers(
             "paid",
             lambda each: Cell(
-                text=_money(each.usd) or "–", detail=since(review, each.usd, each.previous_usd)
+                text=_money(each.usd) or "–", detail=sum_since(review, each.usd, each.previous_usd)
             ),
         )
         if priced
