@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from agent.config import Configuration
+from agent.report.options import FORMATS, GROUPINGS, LABEL
 from helm.alerts import KEYS, key_of
 from helm.values import Value, parse_values
 from rules.alerts import ALERTS, Severity
@@ -27,6 +28,16 @@ NAMES: Schema = {"type": "array", "items": {"type": "string"}}
 NAMED: Schema = {
     "type": "array",
     "items": {"anyOf": [{"type": "string"}, {"type": "object", "required": ["name"]}]},
+}
+
+MODELS: Schema = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["name", "configMap"],
+        "properties": {key: {"type": "string", "minLength": 1} for key in ("name", "configMap", "key")},
+    },
 }
 
 MORE: Mapping[str, Schema] = {
@@ -50,6 +61,25 @@ MORE: Mapping[str, Schema] = {
     "prometheusRule.alertLabels": TEXTS,
     "prometheusRule.annotations": TEXTS,
     "prometheusRule.labels": TEXTS,
+    "report.annotations": TEXTS,
+    "report.extraArgs": NAMES,
+    "report.formats": {"type": "array", "items": {"enum": list(FORMATS)}, "uniqueItems": True},
+    "report.groupBy": {"type": "string", "pattern": f"^({'|'.join(GROUPINGS)}|{LABEL}.+)$"},
+    "report.image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "report.image.pullPolicy": {"enum": ["", "Always", "IfNotPresent", "Never"]},
+    "report.models": MODELS,
+    "report.nodeSelector": TEXTS,
+    "report.persistence.accessModes": {
+        "type": "array",
+        "items": {"enum": ["ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany"]},
+        "minItems": 1,
+    },
+    "report.persistence.annotations": TEXTS,
+    "report.podAnnotations": TEXTS,
+    "report.podLabels": TEXTS,
+    "report.prometheusUrl": {"type": "string", "pattern": "^(https?://.+)?$"},
+    "report.schedule": {"type": "string", "minLength": 1},
+    "report.ttlSecondsAfterFinished": {"type": ["integer", "null"], "minimum": 0},
     "service.annotations": TEXTS,
     "service.ipFamilies": {"type": "array", "items": {"enum": ["IPv4", "IPv6"]}, "maxItems": 2},
     "service.ipFamilyPolicy": {"enum": ["", "SingleStack", "PreferDualStack", "RequireDualStack"]},

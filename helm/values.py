@@ -19,6 +19,8 @@ OPEN = frozenset(
         "dashboards.labels",
         "livenessProbe",
         "readinessProbe",
+        "report.persistence.annotations",
+        "report.resources",
         "resources",
         "startupProbe",
         "test.resources",

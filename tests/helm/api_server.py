@@ -23,12 +23,14 @@ KINDS: Mapping[str, tuple[tuple[str, str, bool], ...]] = {
     "v1": (
         ("configmaps", "ConfigMap", True),
         ("namespaces", "Namespace", False),
+        ("persistentvolumeclaims", "PersistentVolumeClaim", True),
         ("pods", "Pod", True),
         ("secrets", "Secret", True),
         ("serviceaccounts", "ServiceAccount", True),
         ("services", "Service", True),
     ),
     "apps/v1": (("daemonsets", "DaemonSet", True),),
+    "batch/v1": (("cronjobs", "CronJob", True),),
     "rbac.authorization.k8s.io/v1": (
         ("clusterroles", "ClusterRole", False),
         ("clusterrolebindings", "ClusterRoleBinding", False),

@@ -41,9 +41,10 @@ def render(
     settings: tuple[str, ...] = (),
     kinds: tuple[str, ...] = CUSTOM_KINDS,
     chart: Path = CHART,
+    version: str = "1.33.0",
 ) -> str:
     """All objects as text; `kinds` are those that the cluster knows besides its own."""
-    options: list[str | Path] = ["--namespace", "gpu", "--kube-version", "1.33.0"]
+    options: list[str | Path] = ["--namespace", "gpu", "--kube-version", version]
     for kind in kinds:
         options += ["--api-versions", kind]
     for path in values:
@@ -85,4 +86,10 @@ def the(text: str, kind: str) -> Object:
 def pod_of(text: str) -> Object:
     """The specification of the agent's pods."""
     spec: Object = the(text, "DaemonSet")["spec"]["template"]["spec"]
+    return spec
+
+
+def review_of(text: str) -> Object:
+    """The specification of the pods that write the monthly review."""
+    spec: Object = the(text, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     return spec

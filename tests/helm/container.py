@@ -8,6 +8,7 @@ is done; what it says that cannot be done here – seccomp's default profile –
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Cluster:
     """Addresses by name."""
     driver: Path | None = None
     """The folder of libnvidia-ml.so.1, which NVIDIA's runtime would mount."""
+    claims: Mapping[str, Path] = field(default_factory=dict)
+    """Where the volume of each claim is."""
 
 
 @contextmanager
@@ -90,7 +93,7 @@ def command_of(pod: dict[str, Any], cluster: Cluster, directory: Path) -> list[s
             f"{address} {name}\n" for name, address in {"localhost": "127.0.0.1", **cluster.hosts}.items()
         )
     )
-    _lay_volumes(pod, container, cluster, directory, context["fsGroup"])
+    writable = _lay_volumes(pod, container, cluster, directory, context["fsGroup"])
     steps = ["mount --make-rprivate /", f"mount --bind {directory} {directory}"]
     for source, target in [
         *mounts,
@@ -103,6 +106,9 @@ def command_of(pod: dict[str, Any], cluster: Cluster, directory: Path) -> list[s
     steps.append(f"mount -t proc proc {directory}/proc")
     if context["readOnlyRootFilesystem"]:
         steps.append(f"mount -o remount,bind,ro {directory}")
+    steps += [
+        f"mount --bind {shlex.quote(str(source))} {shlex.quote(str(place))}" for source, place in writable
+    ]
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert context["allowPrivilegeEscalation"] is False
     user = (
@@ -116,7 +122,7 @@ def command_of(pod: dict[str, Any], cluster: Cluster, directory: Path) -> list[s
     words = [
         *("env", "-i", *(f"{name}={value}" for name, value in environment.items())),
         *container["command"],
-        *container["args"],
+        *(expanded(word, environment) for word in container["args"]),
     ]
     steps.append(f"exec chroot {directory} {user} {shlex.join(words)}")
     unshare = tool("unshare", "util-linux")
@@ -146,18 +152,42 @@ def _mounts(cluster: Cluster) -> list[tuple[Path, Path]]:
 
 def _lay_volumes(
     pod: dict[str, Any], container: dict[str, Any], cluster: Cluster, directory: Path, group: int
-) -> None:
-    """Files where the pod mounts them, as the kubelet lays them: a Secret's for the group alone."""
+) -> list[tuple[Path, Path]]:
+    """Files where the pod mounts them, as the kubelet lays them: a Secret's for the group alone.
+
+    Gives what can be written, and where it is to be mounted.
+    """
+    writable = []
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     for mount in container["volumeMounts"]:
         volume = volumes[mount["name"]]
         place = directory / Path(mount["mountPath"]).relative_to("/")
         place.mkdir(parents=True, exist_ok=True)
         if "configMap" in volume:
-            files, mode = cluster.config_maps[volume["configMap"]["name"]], 0o644
+            source = volume["configMap"]
+            files, mode = cluster.config_maps[source["name"]], 0o644
+        elif "secret" in volume:
+            source = volume["secret"]
+            files, mode = cluster.secrets[source["secretName"]], source["defaultMode"]
         else:
-            files, mode = cluster.secrets[volume["secret"]["secretName"]], volume["secret"]["defaultMode"]
-        lay_files(place, files, group=group, mode=mode)
+            writable.append((_writable(volume, cluster, directory, group), place))
+            continue
+        chosen = {one["path"]: files[one["key"]] for one in source["items"]} if "items" in source else files
+        lay_files(place, chosen, group=group, mode=mode)
+    return writable
+
+
+def _writable(volume: dict[str, Any], cluster: Cluster, directory: Path, group: int) -> Path:
+    """A claim's volume, or an empty one, which is the group's as the kubelet makes it."""
+    if "persistentVolumeClaim" in volume:
+        place = cluster.claims[volume["persistentVolumeClaim"]["claimName"]]
+    else:
+        assert "emptyDir" in volume, volume
+        place = directory.with_name(f"{directory.name}-{volume['name']}")
+        place.mkdir()
+    shutil.chown(place, 0, group)
+    place.chmod(0o2770)
+    return place
 
 
 def lay_files(place: Path, files: Mapping[str, str], *, group: int, mode: int) -> None:
@@ -174,6 +204,17 @@ def lay_files(place: Path, files: Mapping[str, str], *, group: int, mode: int) -
     turned = place / "..data_tmp"
     turned.symlink_to(folder.name)
     turned.rename(place / "..data")
+
+
+def expanded(word: str, environment: Mapping[str, str]) -> str:
+    """An argument as Kubernetes gives it: variables for their names, unless `$$(` says otherwise."""
+
+    def value(found: re.Match[str]) -> str:
+        if found[0].startswith("$$"):
+            return found[0][1:]
+        return environment.get(found[1], found[0])
+
+    return re.sub(r"\$?\$\(([^)]*)\)", value, word)
 
 
 def _environment(container: dict[str, Any], cluster: Cluster) -> dict[str, str]:
