@@ -6,6 +6,7 @@ the judge.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -78,14 +79,15 @@ SPOILT: Mapping[str, Callable[[str], str]] = {
 class Attack:
     """An agent that reads whatever it is given, as the configured engine and as one to be recognised."""
 
-    def __init__(self) -> None:
+    def __init__(self, **engine: object) -> None:
+        """`engine` is what the configuration says of it beside its URL."""
         self.body = b""
         self._http = HttpServer(lambda _: ("text/plain", self.body))
         self._http.open()
         self._clock = ManualClock()
         document = {
             "nvml": {"enabled": False},
-            "engines": [{"url": f"http://127.0.0.1:{self._http.port}/metrics"}],
+            "engines": [{"url": f"http://127.0.0.1:{self._http.port}/metrics", **engine}],
         }
         self.agent = Agent(Configuration.model_validate(document), clock=self._clock)
 
@@ -147,6 +149,22 @@ def test_whatever_an_engine_says_the_agents_page_is_valid(
     assert 'roofline_source_up{source="engine' in again
     assert judged(again) == ""
     assert re.search(r"(?m)^roofline_engine_up\{.*\} 1.0$", again)
+
+
+@pytest.mark.parametrize("running", ["1e-320", "1e-31", "1e-30", "1e30"])
+def test_a_page_that_lies_once_spoils_no_sum_for_ever(running: str) -> None:
+    attack = Attack(model={"name": "llama-3.1-8b"})
+    try:
+        first, second, third = ((FIXTURES / f"vllm/0.32.0-load-{n}.txt").read_text() for n in (1, 2, 3))
+        running_now = re.compile(r"(?m)^(vllm:num_requests_running\S*) .*$")
+        attack.read(running_now.sub(r"\1 0", first))
+        attack.read(running_now.sub(rf"\1 {running}", second))
+        said = attack.read(third)
+        flops = re.findall(r"(?m)^roofline_engine_flops_total\{.*\} (\S+)$", said)
+        assert len(flops) == 2
+        assert all(0 < float(value) < math.inf for value in flops)
+    finally:
+        attack.close()
 
 
 def test_a_million_series_cost_their_own_page(attack: Attack) -> None:

@@ -59,6 +59,9 @@ DEFAULT_LIMITS = PageLimits()
 MAX_VALUE = 1e30
 """No counter of tokens, bytes or FLOPs gets there; sums and squares of what is below stay finite."""
 
+MIN_VALUE = 1e-30
+"""Nothing that is counted or timed is so small; quotients by what is above stay finite."""
+
 
 # --- fetching ------------------------------------------------------------------------------------
 
@@ -256,7 +259,7 @@ class Page:
     families: Mapping[str, Sequence[Sample]]
     """By sample name, so a histogram's `_bucket`, `_sum` and `_count` stand apart. Never an empty one."""
     malformed_lines: int = 0
-    """Wanted lines that could not be read and were passed over."""
+    """Wanted lines that could not be read and were passed over, with all samples of their name."""
 
     def __contains__(self, name: str) -> bool:
         return name in self.families
@@ -323,30 +326,47 @@ class PageParser:
         *lines, rest = body.decode("utf-8", "replace").split("\n")
         known, seen = self._known, dict[str, _Series]()
         families: dict[str, list[Sample]] = {}
-        # A line must have its end: "12" at the end of a body may be what is left of "1234".
-        malformed = 1 if self._match(rest) else 0
+        # A sum of which a part cannot be read is no sum.
+        lacking: set[str] = set()
+        malformed = 0
+        last = ""
         for line in lines:
             if not line or line[0] == "#":
                 continue
             text, value = _split(line)
             series = known.get(text)
+            name = series.name if series is not None else ""
             try:
                 if series is None:
                     match = self._match(line)
                     if match is None:
+                        last = ""
                         continue
-                    text, value = match[0], line[match.end() :]
+                    text, value, name = match[0], line[match.end() :], match[1]
                     series = self._parse_series(text)
                 number = _parse_value(value)
-                if text in seen:
-                    raise ValueError("the same series twice")
             except (ValueError, LookupError):  # LookupError: the library, on some broken labels
+                malformed += 1
+                lacking.add(name)
+                continue
+            last = name
+            if text in seen:
                 malformed += 1
                 continue
             seen[text] = series
             if math.isfinite(number):
                 families.setdefault(series.name, []).append(Sample(series.labels, number))
         self._known = seen
+        if rest and rest[0] != "#":
+            # A line must have its end: "12" may be what is left of "1234", and further ones are missing.
+            match = _SERIES.match(rest)
+            if match is not None and match[1] in self._wanted:
+                malformed += 1
+                lacking.add(match[1])
+            if match is not None and last.startswith(match[1]):
+                lacking.add(last)
+        for name in lacking:
+            families.pop(name, None)
         if not body.strip():
             raise _failure(self._subject, "empty", self._limits)
         if not families and (malformed or not any(map(_SAMPLE_LINE.match, lines))):
@@ -389,4 +409,4 @@ def _parse_value(text: str) -> float:
     # Infinite and undefined values are left to the caller, as missing; what is merely absurd is malformed.
     if MAX_VALUE < abs(number) < math.inf:
         raise ValueError(value)
-    return number
+    return 0.0 if abs(number) < MIN_VALUE else number

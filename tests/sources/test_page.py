@@ -389,9 +389,33 @@ def test_a_value_that_is_no_number_is_missing_and_not_malformed(value: str) -> N
     assert page.malformed_lines == 0
 
 
+@pytest.mark.parametrize(("value", "read"), [("1e-320", 0.0), ("-1e-31", 0.0), ("1e-29", 1e-29), ("0", 0.0)])
+def test_a_value_by_which_nothing_can_be_divided_is_zero(value: str, read: float) -> None:
+    assert read_one(f"a {value}").value("a") == read
+
+
 def test_a_last_line_without_its_end_may_be_cut_and_is_not_read() -> None:
     page = parse_page(b"other 1\na 12", {"a", "other"})
     assert (page.value("a"), page.malformed_lines) == (None, 1)
+
+
+@pytest.mark.parametrize("rest", ["a{x", 'a{x="3"} 1', "a"])
+def test_a_page_that_is_cut_within_a_family_has_no_sum_of_it(rest: str) -> None:
+    page = parse_page(f'other 1\na{{x="1"}} 1\na{{x="2"}} 2\n{rest}'.encode(), {"a", "other"})
+    assert (page.value("a"), page.value("other")) == (None, 1.0)
+
+
+@pytest.mark.parametrize("rest", ["b{x", "# TYPE a counter", ""])
+def test_a_page_that_is_cut_elsewhere_has_all_of_it(rest: str) -> None:
+    assert parse_page(f'a{{x="1"}} 1\na{{x="2"}} 2\n{rest}'.encode(), {"a"}).value("a") == 3.0
+
+
+def test_a_family_with_a_line_that_cannot_be_read_has_no_sum() -> None:
+    parser = PageParser({"a", "other"})
+    assert parser.parse(b'a{x="1"} 1\na{x="2"} 2\nother 1\n').value("a") == 3.0
+    page = parser.parse(b'a{x="1"} 1\na{x="2"} ?\nother 1\n')
+    assert (page.value("a"), page.value("other"), page.malformed_lines) == (None, 1.0, 1)
+    assert parser.parse(b'a{x="1"} 1\na{x="2"} 2\nother 1\n').value("a") == 3.0
 
 
 def test_text_that_is_not_utf_8_spoils_only_its_own_label() -> None:
