@@ -112,7 +112,11 @@ class PrometheusServer:
             if answer["status"] != "success" or answer["data"]["resultType"] != kind:
                 raise ValueError(kind)
             return tuple(read(series) for series in answer["data"]["result"])
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        # OverflowError, RecursionError: a number of 400 digits, and a hundred thousand brackets.
+        except (
+            *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+            *(OverflowError, RecursionError),
+        ):
             raise SourceError(
                 "malformed",
                 f"{self.name}: it answers, but not as Prometheus; the URL is what stands before /api/v1",
