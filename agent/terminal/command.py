@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 
 from rich.console import Console
 from rich.text import Text
@@ -142,7 +142,9 @@ def _held_stderr() -> Iterator[None]:
         with redirect_stderr(held):
             yield
     finally:
-        sys.stderr.write("".join(held.lines))
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write("".join(held.lines))
+            sys.stderr.flush()
 
 
 class _Held(io.TextIOBase):

@@ -111,20 +111,30 @@ def compose(sight: Sight, state: State, *, size: Size, now_seconds: float, glyph
     """The frame; `now_seconds` is on the clock of the sight."""
     if size.width < MIN_WIDTH or size.height < MIN_HEIGHT:
         words = f"{MIN_WIDTH} × {MIN_HEIGHT} at least"
-        return Frame(lines=tuple(_fitted([Text(words)], size, glyphs)), shown=Shown())
+        lines = [Text(words), *[Text()] * (size.height - 1)]
+        return Frame(lines=tuple(_fitted(lines, size, glyphs)), shown=Shown())
     node = sight.picture
     late = _is_late(sight, now_seconds)
     if state.helping:
         return _page(
-            _header(sight, now_seconds, size), list(_help(size.width)), state, size, glyphs, late=False
+            _header(sight, now_seconds, size, glyphs),
+            list(_help(size.width)),
+            state,
+            size,
+            glyphs,
+            late=False,
         )
     if node is None:
-        lines = [*_header(sight, now_seconds, size), Text(), Text("Nothing is known yet.", style=QUIET)]
+        lines = [
+            *_header(sight, now_seconds, size, glyphs),
+            Text(),
+            Text("Nothing is known yet.", style=QUIET),
+        ]
         return Frame(lines=tuple(_with_footer(lines, state, size, glyphs)), shown=Shown())
     gpus, engines = arranged(node, sort=SORTS[state.sort], reverse=state.reverse, words=state.filter)
     rows: list[GpuRow | EngineRow] = [*gpus, *engines]
     keys = tuple(row.key for row in rows)
-    header = _header(sight, now_seconds, size)
+    header = _header(sight, now_seconds, size, glyphs)
     if state.page == "advice":
         page = _page(header, list(_advice(node, size.width)), state, size, glyphs, late=late)
     elif state.page == "detail":
@@ -146,15 +156,15 @@ def _is_late(sight: Sight, now_seconds: float) -> bool:
     return bool(sight.problem) or age > max(LATE_INTERVALS * sight.picture.interval_seconds, LATE_SECONDS)
 
 
-def _header(sight: Sight, now_seconds: float, size: Size) -> list[Text]:
+def _header(sight: Sight, now_seconds: float, size: Size, glyphs: Glyphs) -> list[Text]:
     node, age = sight.picture, sight.age_seconds(now_seconds)
     title = Text()
     title.append(node.node if node is not None else "roofline-agent", style=TITLE)
-    title.append(f" · {sight.origin}", style=QUIET)
+    title.append(f" {glyphs.dot} {sight.origin}", style=QUIET)
     late = _is_late(sight, now_seconds)
     if age is not None:
         words = f"{render_seconds(round(age))} old" if age >= 2 else "just now"
-        title.append(" · ", style=QUIET)
+        title.append(f" {glyphs.dot} ", style=QUIET)
         title.append(words, style=ALARM if late else QUIET)
     lines = [title]
     if sight.problem:
@@ -250,7 +260,7 @@ def _table(
         ),
     ]
     at = gpu_at or (len(first or [None]) + 1 + engine_at if engine_at else 0)
-    reason = _why(gpus, engines, selected, size)
+    reason = _why(gpus, engines, selected, size, glyphs)
     room = size.height - 1 - len(header) - len(reason)
     lines = _around(lines, at, room, glyphs)
     if late:
@@ -330,7 +340,7 @@ def _padded(text: str, width: int, *, right: bool) -> str:
 
 
 def _why(
-    gpus: Sequence[GpuRow], engines: Sequence[EngineRow], selected: str | None, size: Size
+    gpus: Sequence[GpuRow], engines: Sequence[EngineRow], selected: str | None, size: Size, glyphs: Glyphs
 ) -> list[Text]:
     """Of the selected row, what it is and why, in a few lines."""
     lines: list[Text] = []
@@ -350,7 +360,7 @@ def _why(
         lines += [Text(line) for line in wrapped(words, width=size.width)]
     if len(lines) > room:
         lines = lines[:room]
-        lines[-1].append(" …")
+        lines[-1].append(f" {glyphs.cut}")
     return [Text(), *lines] if lines else []
 
 

@@ -23,6 +23,8 @@ class Glyphs:
     above: str = "↑"
     below: str = "↓"
     cut: str = "…"
+    dot: str = "·"
+    """Between two things said of the node."""
 
 
 ASCII = Glyphs(
@@ -39,6 +41,7 @@ ASCII = Glyphs(
     above="^",
     below="v",
     cut="~",
+    dot="-",
 )
 
 
@@ -51,4 +54,13 @@ def glyphs_for(encoding: str | None) -> Glyphs:
     return _UNICODE
 
 
+def encoded(text: str, encoding: str) -> bytes:
+    """The text as this encoding has it; what is in none of its characters is spelled by others."""
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.translate(_SPELLED).encode(encoding, "replace")
+
+
 _UNICODE = Glyphs()
+_SPELLED = str.maketrans({"–": "-", "×": "x", "°": "", "µ": "u", "·": "-", "…": "...", "’": "'"})

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from agent.errors import AgentError
 from agent.terminal.frame import Size
+from agent.terminal.glyphs import encoded
 from agent.terminal.keys import parse_keys
 
 ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
@@ -187,7 +188,7 @@ class Screen:
         self._drawn, self._drawn_seconds = (), float("-inf")
 
     def _write(self, text: str) -> None:
-        data = text.encode(self._encoding, "replace")
+        data = encoded(text, self._encoding)
         try:
             while data:
                 data = data[os.write(self._display, data) :]
