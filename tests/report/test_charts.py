@@ -82,21 +82,31 @@ def test_text_stays_text_in_the_fonts_of_the_page(name: str) -> None:
             assert "script" not in {element.tag for element in ElementTree.fromstring(picture.svg).iter()}
 
 
-def test_bars_are_as_long_as_the_hours_of_their_class() -> None:
-    for picture in charts_of("a month")["classes"]:
-        lengths = {
-            name: parts(
-                picture, re.sub(r"kernel_latency", "kernel", name.replace("memory_bandwidth", "memory"))
-            )
-            for name in sample.BY_CLASS
-        }
-        assert all(len(found) == 1 for found in lengths.values())
-        for name, ((_, _, width, _),) in lengths.items():
-            ratio = sample.BY_CLASS[name] / sample.BY_CLASS["idle"]
-            idle = lengths["idle"][0][2]
-            assert (width + 1) / (idle + 1) == pytest.approx(ratio, rel=0.02)
-        for name, usd in sample.USD_BY_CLASS.items():
-            assert f"${usd:,.0f}" in texts(picture), name
+VARIABLES = {"memory_bandwidth": "memory", "kernel_latency": "kernel"}
+
+
+@pytest.mark.parametrize(
+    ("review", "sizes"), [("a month", sample.USD_BY_CLASS), ("no prices", sample.BY_CLASS)]
+)
+def test_bars_are_as_long_as_what_their_class_cost_or_took(review: str, sizes: Mapping[str, float]) -> None:
+    for picture in charts_of(review)["classes"]:
+        bars = {name: parts(picture, VARIABLES.get(name, name)) for name in sizes}
+        assert [len(found) for found in bars.values()] == [1] * 7
+        lengths = {name: found[0][2] + 1 for name, found in bars.items()}
+        for name, size in sizes.items():
+            assert lengths[name] / lengths["idle"] == pytest.approx(size / sizes["idle"], rel=0.02)
+            written = f"${size:,.0f}" if review == "a month" else f"{size:,.0f} h"
+            assert written in texts(picture)
+
+
+def test_what_is_paid_for_no_time_is_in_the_chart_of_money() -> None:
+    review = sample.sample()
+    unallocated = review.classes[0].model_copy(
+        update={"name": "unallocated", "gpu_hours": 0.0, "ratio": 0.0, "usd": 5000.0}
+    )
+    charts = draw_charts(review.model_copy(update={"classes": (*review.classes, unallocated)}))
+    assert "$5,000" in texts(charts["classes"][0])
+    assert "unallocated" in texts(charts["classes"][0])
 
 
 def test_parts_are_stacked_without_a_gap_over_the_whole_width() -> None:

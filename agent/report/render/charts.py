@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from agent.report.document import Review, Roofline, Service, Trend
+from agent.report.document import ClassTime, Review, Roofline, Service, Trend
 from agent.report.render.operation import drawn_rooflines, is_missed, memory_side_ratio, slo_words
 from agent.report.render.spending import classes_of, has_prices
 from agent.report.render.vector import (
@@ -143,16 +143,21 @@ def _label_stack(canvas: Canvas, by_class: Mapping[str, float], y: float, scale:
 
 
 def _classes(review: Review) -> tuple[Picture, ...]:
-    """One bar for each class, the longest first."""
-    shown = sorted((each for each in review.classes if each.gpu_hours > 0), key=lambda each: -each.gpu_hours)
+    """One bar for each class, the longest first: of money where there are prices, else of hours."""
+    priced = has_prices(review)
+
+    def size(each: ClassTime) -> float:
+        return (each.usd or 0.0) if priced else each.gpu_hours
+
+    shown = sorted((each for each in review.classes if size(each) > 0), key=lambda each: -size(each))
     if not shown:
         return ()
-    priced = has_prices(review)
-    longest = max(max(each.ratio, each.previous_ratio or 0.0) for each in shown)
+    before = {each.name: each.previous_ratio for each in shown} if not priced else {}
+    longest = max(size(each) for each in shown)
+    per_ratio = longest / max(each.ratio for each in shown) if not priced else 0.0
+    longest = max([longest] + [ratio * per_ratio for ratio in before.values() if ratio is not None])
     described = "; ".join(
-        f"{CLASS_WORDS[each.name]} {hours(each.gpu_hours)}"
-        + (f", {money(each.usd)}" if priced and each.usd is not None else "")
-        for each in shown
+        f"{CLASS_WORDS[each.name]} {_class_amount(each, priced)}, {hours(each.gpu_hours)}" for each in shown
     )
     row = 27.0
 
@@ -163,24 +168,26 @@ def _classes(review: Review) -> tuple[Picture, ...]:
         for number, each in enumerate(shown):
             y = number * row + 3
             canvas.text(left - 10, y + 15, CLASS_WORDS[each.name], anchor="right")
-            length = each.ratio / longest * room
-            canvas.bar(left, y, length, 20, CLASS_COLOURS[each.name])
-            end = length
-            if each.previous_ratio is not None:
-                before = left + each.previous_ratio / longest * room
-                canvas.line((before, y - 2), (before, y + 22), colour=COLOURS["ink"], width=1.5)
-                end = max(end, before - left)
-            main = money(each.usd) if priced and each.usd is not None else hours(each.gpu_hours)
+            end = size(each) / longest * room
+            canvas.bar(left, y, end, 20, CLASS_COLOURS[each.name])
+            ratio = before.get(each.name)
+            if ratio is not None:
+                at = ratio * per_ratio / longest * room
+                canvas.line((left + at, y - 2), (left + at, y + 22), colour=COLOURS["ink"], width=1.5)
+                end = max(end, at)
+            main = _class_amount(each, priced)
             x = left + end + 8
             canvas.text(x, y + 15, main, bold=True)
             if not _is_narrow(canvas.width):
-                rest = (
-                    percent(each.ratio) if not priced else f"{percent(each.ratio)}, {hours(each.gpu_hours)}"
-                )
+                rest = f"{percent(each.ratio)}, {hours(each.gpu_hours)}" if priced else percent(each.ratio)
                 canvas.text(x + text_width(main) * 1.14 + 6, y + 15, rest, colour=COLOURS["muted"])
 
     title = "What each class cost" if priced else "What each class took"
     return _both("classes", title, f"{described}.", lambda _: len(shown) * row + 2, paint)
+
+
+def _class_amount(each: ClassTime, priced: bool) -> str:
+    return money(each.usd or 0.0) if priced else hours(each.gpu_hours)
 
 
 def _days(review: Review) -> tuple[Picture, ...]:

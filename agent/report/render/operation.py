@@ -84,7 +84,8 @@ def rooflines_section(review: Review) -> Section:
         key="rooflines",
         title="On the roofline",
         lead=(
-            "Each square is a quarter of a decade wide and high; the darker, the more GPU hours were "
+            "Each square is a quarter of a decade wide and high; the stronger its colour, the more GPU "
+            "hours were "
             "spent there. "
             "Below the slanted roof memory is the limit, below the level one the tensor cores. What "
             "matters is "

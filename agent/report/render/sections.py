@@ -153,7 +153,9 @@ def fleet_totals(review: Review) -> tuple[str, ...]:
     if review.quality.coverage_ratio == 0:
         return ()
     totals = review.totals
+    unallocated = totals.unallocated_usd
     return (
+        *((f"{money(unallocated)} unallocated, of boards in MIG mode",) if unallocated else ()),
         f"{millions(totals.generation_tokens)} M tokens of output",
         f"{millions(totals.prefill_tokens)} M prompt tokens computed",
         f"{millions(totals.cached_prompt_tokens)} M taken from the prefix cache",

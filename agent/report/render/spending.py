@@ -74,9 +74,9 @@ def hours_section(review: Review) -> Section:
         Chart(
             name="classes",
             caption=(
-                "What each class took"
-                + (" and cost" if has_prices(review) else "")
-                + "; the thin upright line is its share in the period before."
+                "What was paid for each class, and its share of the GPU hours."
+                if has_prices(review)
+                else "What each class took; the thin upright line is its share in the period before."
             ),
         ),
         _classes_table(review),
@@ -238,6 +238,8 @@ def services_section(review: Review) -> Section:
         table("Models as they are served", review.services, fields, file="services.csv", noun="model"),
     )
     scale = "Each has its own scale, which begins at 0; a day without output is a gap."
+    if review.previous is not None:
+        scale += f" The dotted line is the mean of {period_name(review.previous, brief=True)}."
     if priced:
         blocks += (Chart(name="trends_usd", caption=f"$ per million tokens of output, day by day. {scale}"),)
     blocks += (Chart(name="trends_joules", caption=f"Joules per million tokens of output. {scale}"),)
