@@ -14,7 +14,9 @@ RUN python -m venv --without-pip /opt/roofline-agent \
  && pip install --require-hashes --only-binary :all: -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
-RUN pip --python /opt/roofline-agent/bin/python install --no-deps --no-build-isolation . \
+# Built by the base's python, which has what builds it; what runs has it not.
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && pip --python /opt/roofline-agent/bin/python install --no-deps --no-index /wheels/*.whl \
  && python -m compileall -q --invalidation-mode unchecked-hash /opt/roofline-agent
 COPY deploy/image/sbom.py /src/sbom.py
 RUN /opt/roofline-agent/bin/python /src/sbom.py > /sbom.cdx.json

@@ -102,6 +102,15 @@ def test_each_image_runs_as_nobody_and_says_what_it_is_and_what_is_in_it(stage: 
     )
 
 
+def test_what_runs_needs_nothing_that_builds() -> None:
+    # Into another interpreter pip installs with that interpreter, which has no setuptools.
+    commands = re.split(r"&&|\n", all_of("image") + all_of("report"))
+    into_another = [one for one in commands if "pip --python" in one]
+    assert len(into_another) >= 3
+    assert [one for one in into_another if "--no-build-isolation" in one] == []
+    assert [one for one in into_another if "--require-hashes" not in one and "--no-index" not in one] == []
+
+
 def test_the_review_sees_no_gpu_and_the_agent_sees_all() -> None:
     seen = {
         stage: re.findall(r"NVIDIA_VISIBLE_DEVICES=(\w+)", stages()[stage][1])
