@@ -432,11 +432,10 @@ def _roofline(name: str, roofline: Roofline) -> Picture:
     busiest = max(roofline.cells, key=lambda each: each.gpu_hours)
     described = (
         f"{hours(total)} at work, {percent(side)} of them below the ridge of {amount(ridge)} FLOP/byte; "
-        "most often "
-        f"near {amount(busiest.intensity_flops_per_byte)} FLOP/byte and "
+        f"most often near {amount(busiest.intensity_flops_per_byte)} FLOP/byte and "
         f"{render_quantity(busiest.flops_per_second, 'FLOP/s')}, under a roof of "
-        f"{render_quantity(roof, 'FLOP/s')} "
-        f"and {render_quantity(roofline.roof_dram_bytes_per_second, 'B/s')}."
+        f"{render_quantity(roof, 'FLOP/s')} and "
+        f"{render_quantity(roofline.roof_dram_bytes_per_second, 'B/s')}."
     )
 
     def paint(figure: Figure) -> None:

@@ -32,9 +32,8 @@ def render_markdown(review: Review) -> str:
     lines += _queries(review)
     lines += [
         "",
-        f"roofline-agent {escaped(review.agent_version)}, made {instant(review.generated_at)}. “–” is "
-        "what nobody "
-        "can tell; it is not 0.",
+        f"roofline-agent {escaped(review.agent_version)}, made {instant(review.generated_at)}. “–” is what "
+        "nobody can tell; it is not 0.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -85,19 +85,16 @@ def rooflines_section(review: Review) -> Section:
         title="On the roofline",
         lead=(
             "Each square is a quarter of a decade wide and high; the stronger its colour, the more GPU "
-            "hours were "
-            "spent there. "
-            "Below the slanted roof memory is the limit, below the level one the tensor cores. What "
-            "matters is "
-            "how far left of the ridge a model is, and how far below the roof."
+            "hours were spent there. Below the slanted roof memory is the limit, below the level one the "
+            "tensor cores. What matters is how far left of the ridge a model is, and how far below the "
+            "roof."
         ),
         blocks=(
             Charts(
                 names=tuple(f"roofline_{number}" for number in range(len(drawn))),
                 caption=(
                     "FLOP/s of one GPU over FLOP per byte of DRAM traffic, both logarithmic; the numbers "
-                    "are GPU "
-                    "hours."
+                    "are GPU hours."
                 ),
                 rest=f"Not drawn: {counted(rest, 'model')} with fewer hours; the table has all."
                 if rest
@@ -151,16 +148,15 @@ def batch_section(review: Review) -> Section:
         title="How large decode’s batch was, and could be",
         lead=(
             "Decode reads all weights for each step, however many sequences it serves: up to the ridge a "
-            "larger "
-            "batch is nearly free. Where the KV cache or max_num_seqs ends before the ridge, it is the limit."
+            "larger batch is nearly free. Where the KV cache or max_num_seqs ends before the ridge, it is "
+            "the limit."
         ),
         blocks=(
             Chart(
                 name="batch",
                 caption=(
                     "Sequences in a step, logarithmic. The band is what fits: it ends where the KV cache "
-                    "is full or "
-                    "the scheduler stops."
+                    "is full or the scheduler stops."
                 ),
             ),
             table("Batches", review.services, fields, file="services.csv", noun="model"),
@@ -274,8 +270,7 @@ def slos_section(review: Review) -> Section:
         title="What users got",
         lead=(
             "An objective allows some bad events: its budget. A service may spend it; above 100 % the "
-            "objective was "
-            "missed. One that spends hardly any is served by more GPUs than it needs."
+            "objective was missed. One that spends hardly any is served by more GPUs than it needs."
         ),
         blocks=(
             Chart(name="slos", caption="How much of each budget was spent."),

@@ -73,8 +73,7 @@ def right_sizing_section(review: Review) -> Section:
         title="What the same traffic could be served by",
         lead=(
             "Sized for the busiest hour of the period, not for its mean. Savings of different proposals "
-            "for one "
-            "model do not add up: each is instead of the others."
+            "for one model do not add up: each is instead of the others."
         ),
         blocks=tuple(blocks) if review.right_sizing else (Prose(text="There was no traffic to size for."),),
     )
@@ -85,8 +84,8 @@ def _right_sizing_entry(review: Review, each: RightSizing) -> Entry:
     best = each.alternatives[0]
     traffic = (
         f"{amount(each.mean_requests_per_second)} requests/s, "
-        f"{amount(each.busiest_hour_requests_per_second)} in the "
-        f"busiest hour; {amount(each.prompt_tokens)} tokens in, {amount(each.output_tokens)} out"
+        f"{amount(each.busiest_hour_requests_per_second)} in the busiest hour; {amount(each.prompt_tokens)} "
+        f"tokens in, {amount(each.output_tokens)} out"
     )
     today = f"{amount(each.gpus)} × {each.part}"
     if has_prices(review) and each.usd is not None:

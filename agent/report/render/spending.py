@@ -84,8 +84,7 @@ def hours_section(review: Review) -> Section:
             name="days",
             caption=(
                 "GPU hours of each day. Where less than the whole day was recorded, the share that was "
-                "stands "
-                "above it."
+                "stands above it."
             ),
         ),
         _days_table(review),
@@ -96,8 +95,8 @@ def hours_section(review: Review) -> Section:
         title="Where the GPU hours went",
         lead=(
             f"Each of {hours(total)} of GPU time is in exactly one class: what bounded the GPU just then. "
-            "Time "
-            "waiting for memory is not wasted time, but it is time in which a larger batch costs little."
+            "Time waiting for memory is not wasted time, but it is time in which a larger batch costs "
+            "little."
         ),
         blocks=blocks if total > 0 else (Prose(text="No GPU hour was observed in this period."),),
     )
@@ -247,9 +246,8 @@ def services_section(review: Review) -> Section:
         key="services",
         title="What a million tokens costs" if priced else "What a million tokens takes",
         lead=(
-            "By model and GPU type, per million tokens of output. Idle time of the GPUs that a model "
-            "holds is "
-            "part of its cost, since it is paid all the same."
+            "By model and GPU type, per million tokens of output. Idle time of the GPUs that a model holds "
+            "is part of its cost, since it is paid all the same."
         )
         if priced
         else "By model and GPU type. There are no prices, so energy and hours speak for cost.",

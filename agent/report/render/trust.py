@@ -40,13 +40,12 @@ def quality_section(review: Review) -> Section:
     quality = review.quality
     facts = [
         f"Of the period’s five minutes {attainment(quality.coverage_ratio)} were recorded; of each node, "
-        "between its "
-        f"first and its last, "
+        "between its first and its last, "
         + (UNKNOWN if quality.node_coverage_ratio is None else attainment(quality.node_coverage_ratio))
         + ".",
-        f"{hours(quality.observed_gpu_hours)} were observed, {hours(quality.unobserved_gpu_hours)} were "
-        "not although "
-        f"an agent ran, and for {hours(quality.contradicted_gpu_hours)} the evidence contradicts itself.",
+        f"{hours(quality.observed_gpu_hours)} were observed, {hours(quality.unobserved_gpu_hours)} were not "
+        f"although an agent ran, and for {hours(quality.contradicted_gpu_hours)} the evidence contradicts "
+        "itself.",
         "The earliest sample is "
         + (UNKNOWN if quality.earliest_sample is None else f"of {instant(quality.earliest_sample)}")
         + ".",
@@ -138,8 +137,7 @@ def identities_section(review: Review) -> Section:
         title="Whether it adds up",
         lead=(
             "Time and money are conserved: each of these numbers is found in two ways. They may differ by "
-            "1 %, since "
-            "recorded increases are extrapolated to whole intervals."
+            "1 %, since recorded increases are extrapolated to whole intervals."
             + (f" {broken} of {len(review.identities)} do not hold." if broken else "")
         ),
         blocks=(table("Identities", review.identities, fields, file="identities.csv", top=40),)

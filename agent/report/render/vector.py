@@ -85,8 +85,8 @@ def draw(
         from matplotlib.text import Text
     except ImportError as error:
         raise AgentError(
-            "drawing the charts of a review: matplotlib is not installed; "
-            "run pip install 'roofline-agent[report]'"
+            "drawing the charts of a review: matplotlib is not installed; run "
+            "pip install 'roofline-agent[report]'"
         ) from error
     width, height = size
     written = io.StringIO()
