@@ -11,7 +11,7 @@ PLATFORM ?=
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak bench bench-scale generate image sbom lock tools clean
+.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak fuzz bench bench-scale generate image sbom lock tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ gpu-check: $(VENV)/.dev  ## Against a real NVIDIA GPU (needs PyTorch with CUDA; 
 
 soak: $(VENV)/.dev  ## Everything that can go wrong, for hours of its time; SOAK="--ticks N --seed N --minutes M --process --vllm DIR"
 	@$(BIN)/python -m tests.soak $(SOAK)
+
+fuzz: $(VENV)/.dev  ## A million inputs that are nearly right, over all parsers; FUZZ="--cases N --seconds S --jobs N --parser NAME"
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 bench: $(VENV)/.dev  ## What the agent costs, measured
 	@$(BIN)/python -m tests.bench $(BENCH)

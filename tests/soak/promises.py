@@ -124,7 +124,7 @@ class Ledger:
         steps = sum(work.step_seconds.values())
         phases = dict(work.phase_seconds)
         busy = phases["prefill"] + phases["decode"]
-        assert steps == pytest.approx(busy, rel=ROUNDING, abs=ROUNDING), engine.key
+        assert steps == pytest.approx(busy, rel=ROUNDING, abs=ROUNDING), (engine.key, steps, busy)
         assert sum(phases.values()) == pytest.approx(work.observed_seconds, rel=ROUNDING, abs=ROUNDING), (
             engine.key
         )
