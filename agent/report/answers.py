@@ -94,4 +94,5 @@ class Answers:
     by_id: Mapping[str, Answer] = field(default_factory=dict)
 
     def __getitem__(self, question: str) -> Answer:
-        return self.by_id.get(question) or Answer(question=BY_ID[question], rows={})
+        found = self.by_id.get(question)
+        return Answer(question=BY_ID[question], rows={}) if found is None else found

@@ -94,8 +94,11 @@ def _measure(history: History, chosen: period.Review, group_by: str, server: Pro
     covered = Answers(span=chosen.span, by_id={first.id: history.fetch(first, chosen.span)})
     part = recorded_hours(covered) / chosen.span.hours
     _say(f"coverage: {render_percent(part)} of {chosen.name} was recorded")
-    if not covered[first.id] and not covered[first.id].missing:
-        raise AgentError(f"{server.name}: nothing was recorded in {chosen.name}")
+    if not covered[first.id]:
+        refused = covered[first.id].missing
+        raise AgentError(
+            refused[0].reason if refused else f"{server.name}: nothing was recorded in {chosen.name}"
+        )
     before = tuple(each for each in QUESTIONS if each.also_before)
     with progress(len(QUESTIONS) + len(before)) as shown:
         now = _fetch(history, QUESTIONS, chosen.span, shown)

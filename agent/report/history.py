@@ -33,6 +33,11 @@ SETTLED_SECONDS = 900
 """What is younger may still be recorded, and is not kept."""
 LOOK_BACK_DAYS = 400
 """Before the period, for the earliest sample."""
+PATIENCE = 3
+"""Pieces in a row that are not answered: then the rest of the question is left unasked."""
+GIVES_UP = 15
+"""The same of all questions: then nothing more is asked."""
+_GOES_ON = "What was answered until now is kept: the same command goes on from there."
 _GONE = ("refused", "unreachable", "tls")
 
 _log = logging.getLogger(__name__)
@@ -111,6 +116,7 @@ class History:
         self._longest: dict[tuple[str, str], int] = {}
         """By level and step: what the server was seen to answer at once, in seconds."""
         self._has_answered = False
+        self._in_a_row = 0
         self.queries = 0
         """Asked until now."""
 
@@ -118,12 +124,14 @@ class History:
         """The answer, as far as it is given. Raises `AgentError` when the server is gone or refuses us."""
         rows: Rows = {}
         missing: list[Piece] = []
+        in_a_row = 0
         step = STEP_SECONDS[question.step]
         waiting = [*reversed([*self._pieces(question, span, step)])]
         while waiting:
             piece = waiting.pop()
             found = self._ask(question, piece, step)
             if not isinstance(found, _Refused):
+                self._in_a_row = in_a_row = 0
                 for key, row in found.items():
                     rows.setdefault(key, {}).update(row)
                 continue
@@ -131,27 +139,56 @@ class History:
             if halves:
                 self._longest[question.level, question.step] = halves[0].seconds
                 waiting += reversed(halves)
-            else:
-                missing.append(Piece(span=piece, reason=found.reason))
+                continue
+            missing.append(Piece(span=piece, reason=found.reason))
+            in_a_row += 1
+            self._in_a_row += 1
+            if self._in_a_row >= GIVES_UP:
+                raise AgentError(
+                    f"{found.reason} {self._in_a_row} queries in a row were not answered. {_GOES_ON}"
+                )
+            if in_a_row >= PATIENCE:
+                missing += [Piece(span=each, reason=found.reason) for each in reversed(waiting)]
+                break
         return Answer(question=question, rows=rows, missing=tuple(missing))
 
     def earliest_sample(self, span: Span) -> int | None:
-        """Unix time of the first that was recorded until the period's end; `None` when there is none."""
-        selected = f"{RECORDED_AT_ALL}{{{self._selection}}}" if self._selection else RECORDED_AT_ALL
-        start, end = span.start - LOOK_BACK_DAYS * DAY_SECONDS, span.end
+        """Unix time of the first that was recorded until the period's end; `None` when there is none.
+
+        Raises `AgentError` when nobody can tell.
+        """
+        within = Span(start=span.start - LOOK_BACK_DAYS * DAY_SECONDS, end=span.end)
         for step in (DAY_SECONDS, HOUR_SECONDS, 300):
-            series = self._server.query_range(
-                f"count (last_over_time({selected}[{step * 1000 - 1}ms]))",
-                start=start + step,
-                end=-(-(end - start) // step) * step + start,
-                step_seconds=step,
-            )
-            self.queries += 1
-            found = [at for one in series for at in one.points]
-            if not found:
+            found = self._first_step(within, step)
+            if found is None:
                 return None
-            start, end = int(min(found)) - step, int(min(found))
-        return end
+            within = found
+        return within.end
+
+    def _first_step(self, within: Span, step: int) -> Span | None:
+        """The first of such steps in which anything was recorded."""
+        selected = f"{RECORDED_AT_ALL}{{{self._selection}}}" if self._selection else RECORDED_AT_ALL
+        waiting = [within]
+        while waiting:
+            piece = waiting.pop()
+            self.queries += 1
+            try:
+                series = self._server.query_range(
+                    f"count (last_over_time({selected}[{step * 1000 - 1}ms]))",
+                    start=piece.start + step,
+                    end=piece.start + -(-piece.seconds // step) * step,
+                    step_seconds=step,
+                )
+            except SourceError as error:
+                halves = _halved(piece, step) if _is_too_much(error, was_patient=True) else ()
+                if not halves or piece.seconds <= step:
+                    raise
+                waiting += reversed(halves)
+                continue
+            found = [at for one in series for at in one.points]
+            if found:
+                return Span(start=int(min(found)) - step, end=int(min(found)))
+        return None
 
     def _pieces(self, question: Question, span: Span, step: int | None) -> Iterator[Span]:
         longest = self._longest.get((question.level, question.step), span.seconds)
@@ -182,9 +219,7 @@ class History:
             except SourceError as error:
                 _log.info("%s: %s", question.id, error)
                 if _is_closed(error) or (error.reason in _GONE and (wait is None or not self._has_answered)):
-                    raise AgentError(
-                        f"{error} What was answered until now is kept: the same command goes on from there."
-                    ) from None
+                    raise AgentError(f"{error} {_GOES_ON}") from None
                 was_patient = wait != WAITS_SECONDS[0]
                 if _is_too_much(error, was_patient=was_patient):
                     return _Refused(reason=str(error), is_too_much=True)

@@ -99,7 +99,7 @@ def offenders(
 def _of_service(row: Service, proposals: tuple[Alternative, ...]) -> Iterator[_Found]:
     for name, judge in _BY_CLASS.items():
         taken = row.hours_by_class[name]
-        if taken < LEAST_SHARE_OF_SERVICE * row.gpu_hours:
+        if not taken or taken < LEAST_SHARE_OF_SERVICE * row.gpu_hours:
             continue
         judged = judge(row)
         if judged is None:

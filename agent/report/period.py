@@ -61,7 +61,7 @@ class Review:
 def month(text: str) -> Review:
     """`2026-11`, compared with the month before. Raises `ValueError`."""
     match = _MONTH.fullmatch(text)
-    if match is None:
+    if match is None or not 1 <= int(match[2]) <= 12:
         raise ValueError(f"a month is written like 2026-11, not {text!r}")
     first = date(int(match[1]), int(match[2]), 1)
     before = (first - timedelta(days=1)).replace(day=1)

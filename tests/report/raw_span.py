@@ -346,7 +346,7 @@ def back_fill(lines: Iterable[str], directory: Path) -> None:
     history.unlink()
 
 
-def prometheus(directory: Path) -> AbstractContextManager[Program]:
+def prometheus(directory: Path, *options: str) -> AbstractContextManager[Program]:
     """One that scrapes nothing, over the folder `data`."""
     (directory / "prometheus.yml").write_text("{}\n")
     port = free_port()
@@ -357,6 +357,7 @@ def prometheus(directory: Path) -> AbstractContextManager[Program]:
             "--storage.tsdb.path=data",
             "--storage.tsdb.retention.time=100y",
             f"--web.listen-address=127.0.0.1:{port}",
+            *options,
         ],
         package="prometheus",
         port=port,

@@ -111,13 +111,25 @@ def test_what_was_given_is_how_much_is_asked_for_from_then_on(server: LimitedSer
     assert sum(asked.seconds > 4 * DAY_SECONDS for asked in server.asked) == refused
 
 
-def test_an_hour_is_the_least_that_is_asked_for(server: LimitedServer) -> None:
+def test_an_hour_is_the_least_that_is_asked_for_and_three_are_enough(server: LimitedServer) -> None:
     server.refuses = lambda _: 422
     answer = Asking(server).fetch(DAILY, Span(start=SEPTEMBER.start, end=SEPTEMBER.start + 2 * DAY_SECONDS))
     assert not answer
-    assert {piece.span.seconds for piece in answer.missing} == {HOUR_SECONDS}
+    assert [piece.span.seconds for piece in answer.missing[:3]] == [HOUR_SECONDS] * 3
+    assert min(asked.seconds for asked in server.asked) == HOUR_SECONDS
+    assert sum(asked.seconds == HOUR_SECONDS for asked in server.asked) == 3
     assert sum(piece.span.seconds for piece in answer.missing) == 2 * DAY_SECONDS
     assert "max-samples" in answer.missing[0].reason
+
+
+def test_a_server_that_answers_nothing_is_given_up(server: LimitedServer) -> None:
+    server.refuses = lambda _: 422
+    asking = Asking(server)
+    for _ in range(4):
+        assert asking.history.fetch(DAILY, SEPTEMBER).missing
+    with pytest.raises(AgentError, match="15 queries in a row"):
+        asking.fetch(DAILY)
+    assert len(server.asked) < 150
 
 
 def test_what_is_missing_is_known_to_the_hour(server: LimitedServer) -> None:
