@@ -31,6 +31,10 @@ if TYPE_CHECKING:  # a real node never loads it
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
+FIRST_SECONDS = 0.1
+"""Between looks at what has no document yet."""
+LONGEST_SECONDS = 60.0
+"""Whatever a document says of its interval."""
 CLOSE_SECONDS = 1.0
 SLICE_SECONDS = 0.2
 """For so long a simulated node is played before somebody looks whether it is still wanted."""
@@ -43,6 +47,10 @@ class Feed(Protocol):
     def origin(self) -> str:
         """Whence, in words."""
 
+    @property
+    def pause_seconds(self) -> float:
+        """From one document to the next, at least."""
+
     def read(self) -> Any:
         """The present document; `None` before the first one. Raises `AgentError`."""
 
@@ -52,6 +60,9 @@ class Feed(Protocol):
 
 class RemoteFeed:
     """Of an agent that runs."""
+
+    pause_seconds = 2.0
+    """A document of eight GPUs takes it 10 ms of CPU or more: so it stays below a per cent of a core."""
 
     def __init__(self, agent: RemoteAgent, *, name: str = "") -> None:
         self._agent = agent
@@ -68,6 +79,8 @@ class RemoteFeed:
 
 class NodeFeed:
     """Of this node, watched by this very process; nothing is served."""
+
+    pause_seconds = 1.0
 
     def __init__(self, configuration: Configuration, *, name: str = "this node, watched from here") -> None:
         self.origin = one_line(name)
@@ -86,6 +99,8 @@ class NodeFeed:
 
 class SimulatedFeed:
     """Of a simulated node that has run for a while already; from then on a tick each time it is asked."""
+
+    pause_seconds = 1.0
 
     def __init__(self, scenario: str, configuration: Configuration, *, seconds: float | None = None) -> None:
         """`seconds` is how long it has run at the first look: by default until what happens shows."""
@@ -161,6 +176,9 @@ class Watcher:
             return
         self.latest = Sight(origin=self._feed.origin, picture=picture, received_seconds=time.monotonic())
 
+    def _pause(self, interval_seconds: float) -> float:
+        return min(max(interval_seconds, self._feed.pause_seconds), LONGEST_SECONDS)
+
     def _run(self) -> None:
         while not self._over.is_set():
             began = time.monotonic()
@@ -169,5 +187,5 @@ class Watcher:
             if seen.problem:
                 pause = RETRY_SECONDS
             else:
-                pause = max(seen.picture.interval_seconds, 1.0) if seen.picture is not None else 0.1
+                pause = FIRST_SECONDS if seen.picture is None else self._pause(seen.picture.interval_seconds)
             self._over.wait(max(began + pause - time.monotonic(), 0.05))

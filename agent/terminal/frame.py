@@ -323,7 +323,11 @@ def _line(
         cell = column.cell(row, glyphs)
         line.append(" " if position else "")
         width = widths[column.title]
-        line.append(_padded(_shortened(cell, width, glyphs), width, right=column.right), style=cell.style)
+        text = _shortened(cell, width, glyphs)
+        blanks = " " * (width - cell_len(text))  # without the cell's colour, which the selection would show
+        line.append(blanks if column.right else "")
+        line.append(text, style=cell.style)
+        line.append("" if column.right else blanks)
     if selected:
         line.stylize(SELECTED)
     return line

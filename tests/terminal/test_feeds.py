@@ -110,6 +110,7 @@ class Scripted:
     """A feed that gives these one after the other, the last again and again."""
 
     origin = "scripted"
+    pause_seconds = 1.0
 
     def __init__(self, *answers: Callable[[], Any]) -> None:
         self._answers = list(answers)
