@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -135,8 +136,9 @@ def test_a_claim_is_made_and_outlives_the_release() -> None:
     assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
 
 
-def test_a_claim_that_is_there_is_taken() -> None:
-    text = render(VOLUME, settings=("report.persistence.existingClaim=mine",))
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+def test_a_claim_that_is_there_is_taken(values: Path) -> None:
+    text = render(values, settings=("report.persistence.existingClaim=mine",))
     assert of_kind(text, "PersistentVolumeClaim") == []
     assert {"name": "reviews", "persistentVolumeClaim": {"claimName": "mine"}} in review_of(text)["volumes"]
 
@@ -151,6 +153,21 @@ def test_without_a_volume_markdown_is_printed() -> None:
     assert options_of(render(LOG)).format == ("markdown",)
     (volume,) = [one for one in review_of(render(LOG))["volumes"] if one["name"] == "reviews"]
     assert volume == {"name": "reviews", "emptyDir": {}}
+
+
+def test_a_partial_review_is_printed_and_its_status_kept(tmp_path: Path) -> None:
+    (container,) = review_of(render(LOG))["containers"]
+    command = tmp_path / "bin" / "roofline-agent"
+    command.parent.mkdir()
+    review = tmp_path / "review-2026-10.md"
+    command.write_text(f'#!/bin/sh\necho "{review}"\nprintf "%s\\n" "$@" > {review}\nexit {EXIT_PARTIAL}\n')
+    command.chmod(0o755)
+    words = [word.replace("/reviews", str(tmp_path)) for word in (*container["command"], *container["args"])]
+    environment = {"PATH": f"{command.parent}:/usr/bin:/bin"}
+    ran = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == EXIT_PARTIAL
+    assert ran.stdout.splitlines() == ["report", *words[4:]]
+    assert ran.stderr == ""
 
 
 # --- how it runs ---------------------------------------------------------------------------------------
