@@ -84,7 +84,6 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "h2": ("agent.discovery.http2",),
     "matplotlib": ("agent.report.render",),
-    "matplotlib": ("agent.report.render",),
     "pynvml": ("agent.sources.nvml",),
     "requests": ("agent.sources.page", "agent.engines.source", "agent.engines.documents"),
     "cheroot": ("agent.exposition.listener", "agent.simulate"),
