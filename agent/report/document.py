@@ -214,7 +214,7 @@ class Group(Part):
     hours_by_class: dict[str, float]
     usd: float | None
     ratio: float
-    """Of GPU hours that engines held."""
+    """Of all observed hours."""
     idle_usd: float | None
     generation_tokens: float
     usd_per_million_tokens: float | None

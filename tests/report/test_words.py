@@ -71,9 +71,12 @@ def test_services_are_told_apart_by_as_little_as_it_takes() -> None:
     )
     elsewhere = first.model_copy(update={"cluster": "prod-us"})
     assert words.service_names((first, elsewhere)) == (
-        "deepseek-v3-0324 on H200-SXM, agents, sglang, prod-eu",
-        "deepseek-v3-0324 on H200-SXM, agents, sglang, prod-us",
+        "deepseek-v3-0324 on H200-SXM, prod-eu",
+        "deepseek-v3-0324 on H200-SXM, prod-us",
     )
+    other = first.model_copy(update={"model": "somebody/deepseek-v3-0324"})
+    assert words.service_names((first, other))[1] == "somebody/deepseek-v3-0324 on H200-SXM"
+    assert words.service_names((other,)) == ("deepseek-v3-0324 on H200-SXM",)
     names = words.service_names(many().services)
     assert len(set(names)) == 60
 

@@ -295,7 +295,7 @@ def groups_section(review: Review) -> Section:
     return Section(
         key="groups",
         title=f"By {what}",
-        lead=f"{counted(len(review.groups), 'group')}; the share is of the GPU hours that engines held.",
+        lead=f"{counted(len(review.groups), 'group')}; the share is of all observed GPU hours.",
         blocks=(table(f"By {what}", review.groups, fields, file="groups.csv", noun="group"),)
         if review.groups
         else (Prose(text="Nothing to group: no engine held a GPU in this period."),),

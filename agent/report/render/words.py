@@ -6,7 +6,6 @@ What nobody can tell is `UNKNOWN` in a sentence and `DASH` in a table.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Protocol
@@ -160,17 +159,20 @@ _DETAILS = ("namespace", "engine", "cluster")
 
 
 def service_names(services: Sequence[Served]) -> tuple[str, ...]:
-    """What each is called among the others: the model, its GPUs, and what else tells it apart."""
-    names = [f"{service.model} on {service.part}" for service in services]
+    """What each is called among the others: the model, without whose it is, its GPUs, what tells it apart."""
+    names = [f"{service.model.rsplit('/', 1)[-1]} on {service.part}" for service in services]
     for detail in _DETAILS:
-        count = Counter(names)
-        if max(count.values(), default=1) == 1:
-            break
+        values: dict[str, set[str]] = {}
+        for name, service in zip(names, services, strict=True):
+            values.setdefault(name, set()).add(getattr(service, detail, ""))
         names = [
-            f"{name}, {more}" if count[name] > 1 and (more := getattr(service, detail, "")) else name
+            f"{name}, {more}" if len(values[name]) > 1 and (more := getattr(service, detail, "")) else name
             for name, service in zip(names, services, strict=True)
         ]
-    return tuple(names)
+    return tuple(
+        name if names.count(name) == 1 else f"{service.model} on {service.part}"
+        for name, service in zip(names, services, strict=True)
+    )
 
 
 def service_details(service: object, *, several_clusters: bool) -> str:
