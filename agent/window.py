@@ -292,7 +292,7 @@ SAME_BOUNDS_RATIO = 0.4
 def _add_increase(
     total: Histogram | None, before: Histogram | None, now: Histogram
 ) -> tuple[Histogram, Histogram]:
-    """`total` + (`now` − `before`), and from where to go on; after a restart other bounds begin anew.
+    """`total` + (`now` − `before`), and from where to go on; after a restart there may be other bounds.
 
     Where nothing was restarted, a page without some of the buckets, or with fewer events, lacks lines.
     """
@@ -301,7 +301,7 @@ def _add_increase(
     bounds = tuple(sorted({*total.bounds, *now.bounds}))
     if before is None:
         if len({*total.bounds} & {*now.bounds}) <= SAME_BOUNDS_RATIO * len(bounds):
-            return now, now
+            bounds = now.bounds  # it is another histogram; so many events there have been all the same
         return _sum(_at(total, bounds), _at(now, bounds)), now
     if not set(before.bounds) <= set(now.bounds):
         return total, before

@@ -196,6 +196,19 @@ def test_a_restart_seen_without_some_buckets_counts_nothing_twice() -> None:
     assert made.totals.histograms["time_to_first_token"] == buckets(3, 4, 6, total=600)
 
 
+def test_after_an_update_with_nothing_but_other_buckets_the_count_does_not_fall() -> None:
+    after = Histogram(bounds=(1.0, 2.0, 3.0, math.inf), cumulative=(1, 1, 1, 2), sum=5)
+    pages = (
+        page(10, started=1.0, time_to_first_token=buckets(5, 6, 6, total=600)),
+        page(20, started=1.0, time_to_first_token=buckets(6, 8, 9, total=800)),
+        page(4, started=50.0, time_to_first_token=after),
+    )
+    counted = history(*((number * 5, one) for number, one in enumerate(pages))).totals
+    assert counted.histograms["time_to_first_token"] == Histogram(
+        bounds=(1.0, 2.0, 3.0, math.inf), cumulative=(1, 1, 1, 5), sum=205
+    )
+
+
 def test_after_an_update_with_other_buckets_events_are_counted_on() -> None:
     fewer = [
         page(tokens, started=50.0, time_to_first_token=Histogram(bounds=bounds, cumulative=counts, sum=total))
