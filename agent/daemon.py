@@ -297,12 +297,17 @@ def _close(*closings: Callable[[], object]) -> bool:
 
 
 def _share_one_heap() -> None:
-    """Let all threads allocate from one arena: each further one of glibc holds megabytes that nobody uses."""
+    """Let all threads allocate from one arena: each further one of glibc holds megabytes that nobody uses.
+
+    And let what is large go back at once: else glibc keeps room for the largest page that ever came.
+    """
     with suppress(OSError, AttributeError):  # another C library has no arenas
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_ARENA_MAX, 1)
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
-_M_ARENA_MAX = -8
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 """Of malloc.h."""
 
 

@@ -35,6 +35,31 @@ def test_a_process_at_the_mercy_of_its_system_breaks_no_promise(tmp_path: Path, 
     assert outcome.scrapes > 500
 
 
+def test_bodies_that_are_too_large_leave_no_room_behind(tmp_path: Path, nvml_library: Path) -> None:
+    daemon = process.Daemon(tmp_path, nvml_library)
+    try:
+        failures = 'roofline_source_read_failures_total{source="engine:127.0.0.1:%d",reason="too_large"}'
+
+        def refused() -> bool:
+            values = daemon.page().values
+            return all(values.get(failures % front.port, 0.0) >= 3 for front in daemon.fronts)
+
+        process.until(
+            lambda: len(daemon.page().of(server=f"127.0.0.1:{daemon.fronts[1].port}")) > 1, "it reads"
+        )
+        before = process.held_by(daemon.pid)
+        for front in daemon.fronts:
+            front.mood = "huge"
+        process.until(refused, "huge bodies are refused")
+        for front in daemon.fronts:
+            front.mood = "status 500"
+        process.until(
+            lambda: process.held_by(daemon.pid).mebibytes < before.mebibytes + 3, "their memory is given back"
+        )
+    finally:
+        daemon.close()
+
+
 # --- the judge is no fool --------------------------------------------------------------------------
 
 GOOD = """# TYPE roofline_gpu_bottleneck gauge
