@@ -21,8 +21,9 @@ from typing import Any, Self, cast
 
 import requests
 
+from agent.app import Agent
 from agent.clock import ManualClock
-from agent.config import load_web_configuration, parse_configuration
+from agent.config import Configuration, load_web_configuration, parse_configuration
 from agent.discovery.api_server import ApiError, parse_json
 from agent.discovery.arguments import parse_arguments, parse_command_line, parse_environment
 from agent.discovery.http2 import CallError, CallLimits, _Exchange
@@ -42,6 +43,8 @@ from agent.resolution import resolve_model
 from agent.roofline.catalogue import find_config, known_names
 from agent.roofline.families import parse_architecture
 from agent.roofline.quantization import parse_quantization
+from agent.simulate.node import SimulatedNode
+from agent.simulate.scenarios import SCENARIOS
 from agent.sources.dcgm import DcgmSource
 from agent.sources.page import Page, PageParser
 from agent.sources.prometheus import PrometheusServer
@@ -52,6 +55,7 @@ from tests.discovery.proc_tree import tcp_row
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Mutation
 from tests.gguf_writer import array, f32, header, text, u32
+from tests.soak.promises import Ledger
 from tests.sources import dcgm_pages
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +67,7 @@ FEW_LINES = 12
 MOST_LINES = 150
 """Of a whole page: further ones are as these, and only take time."""
 SECONDS_EACH = 5.0
-"""More than any input may take, whatever the machine does beside."""
+"""Of CPU time: more than any input may take."""
 
 Check = Callable[[bytes], None]
 
@@ -245,6 +249,41 @@ def _read_engine(
                 if true:
                     for name, value in history.totals.counters.items():
                         assert value <= most[rank].get(name, 0.0), f"{name} leaps to {value}"
+
+        return check
+
+    return begin
+
+
+def _judge(definition: EngineDefinition, good: Sequence[bytes]) -> Callable[[], Check]:
+    """By the whole agent, on a GPU: whatever the page says, the agent's own is valid."""
+
+    def begin() -> Check:
+        clock = ManualClock()
+        node = SimulatedNode(SCENARIOS["idle"], clock=clock)
+        url = URL.replace("/metrics", definition.page_paths[0])
+        engine = {"url": url, "engine": definition.name, "gpus": [0], "model": {"name": "llama-3.1-8b"}}
+        document = {"discovery": {"processes": {"enabled": False}}, "engines": [engine]}
+        agent = Agent(Configuration.model_validate(document), clock=clock, nvml=node.nvml, node="fuzz")
+        fake, session = _session()
+        source = agent.roster.servers[0].poller.source
+        assert isinstance(source, EngineSource)
+        source._session = source._shelf._session = session
+        ledger = Ledger()
+
+        def read(page: bytes) -> None:
+            fake.page = page
+            clock.advance(5)
+            assessment = agent.beat(engines=True)
+            ledger.see(assessment)
+            ledger.read(agent.renderer.render(None, None).body.decode())
+            for one in assessment.engines:
+                assert not (one.problem or "").endswith("the log has the traceback"), one.problem
+                _finite(one.work_totals)
+
+        def check(data: bytes) -> None:
+            for page in (data, data, good[0]):
+                read(page)
 
         return check
 
@@ -518,6 +557,13 @@ def _engine_rows() -> Iterator[Parser]:
             begin=_read_engine(definition, chosen),
         )
         yield Parser(
+            name=f"judged page of {definition.name}",
+            seeds=tuple(own),
+            mutations=mutations.PAGE,
+            weight=SLOWEST,
+            begin=_judge(definition, chosen),
+        )
+        yield Parser(
             name=f"true page of {definition.name}",
             seeds=(chosen[0],),
             # A process that tells when it started cannot be taken for another one.
@@ -536,7 +582,7 @@ def _engine_rows() -> Iterator[Parser]:
             )
 
 
-SLOW, FAST = 0.5, 4.0
+SLOWEST, SLOW, FAST = 0.1, 0.5, 4.0
 """Weights."""
 STARTS_TOLD = ("vllm", "lmdeploy")
 """Engines whose pages have their start time; of others a page that lacks lines can look like a restart."""
