@@ -40,17 +40,18 @@ def test_bodies_that_are_too_large_leave_no_room_behind(tmp_path: Path, nvml_lib
     try:
         failures = 'roofline_source_read_failures_total{source="engine:127.0.0.1:%d",reason="too_large"}'
 
-        def refused() -> bool:
+        def refused(times: int) -> bool:
             values = daemon.page().values
-            return all(values.get(failures % front.port, 0.0) >= 3 for front in daemon.fronts)
+            return all(values.get(failures % front.port, 0.0) >= times for front in daemon.fronts)
 
         process.until(
             lambda: len(daemon.page().of(server=f"127.0.0.1:{daemon.fronts[1].port}")) > 1, "it reads"
         )
         before = process.held_by(daemon.pid)
-        for front in daemon.fronts:
-            front.mood = "huge"
-        process.until(refused, "huge bodies are refused")
+        for times, mood in enumerate(("huge", "endless", "huge"), start=1):
+            for front in daemon.fronts:
+                front.mood = mood
+            process.until(lambda most=4 * times: refused(most), f"{mood} bodies are refused")
         for front in daemon.fronts:
             front.mood = "status 500"
         process.until(
