@@ -83,6 +83,10 @@ NODE_COUNTERS = (
 )
 """Of GPUs, recorded by node and part."""
 
+EVENTS = ("gpu_ecc_errors_total", "gpu_xid_errors_total")
+"""Of these each one matters. An `increase` sees none that falls between the last sample of a window and the
+first of the next, and makes a little more than one of those that it sees."""
+
 MODEL_COUNTERS = (
     "engine_observed_seconds_total",
     "engine_phase_seconds_total",
@@ -143,12 +147,25 @@ def _identified(
     )
 
 
+def _events(name: str, labels: tuple[str, ...]) -> str:
+    """How many more there are than an interval ago. A series that begins with its first event began at 0."""
+    now = f"max by {by(labels)} (last_over_time({name}[{INTERVAL}]))"
+    before = f"max by {by(labels)} (last_over_time({name}[{INTERVAL}] offset {INTERVAL}))"
+    watched = f"last_over_time(roofline_gpu_up[{INTERVAL}] offset {INTERVAL})"
+    return f"clamp_min({now}\n- ({before}\n  or (0 * {now} and on {by(DEVICE)} {watched})), 0)"
+
+
 def _node_increases() -> Iterator[Recording]:
     for counter in NODE_COUNTERS:
         metric = _METRICS[counter]
         further = _beyond(metric, GPU_LABELS)
         keeps = (*NODE, *further)
-        risen = increase(metric.full_name, INTERVAL, (*TARGET, "uuid", *further))
+        labels = (*DEVICE, *further)
+        risen = (
+            _events(metric.full_name, labels)
+            if counter in EVENTS
+            else increase(metric.full_name, INTERVAL, labels)
+        )
         yield Recording(record=_name("node", counter), expr=_part(risen, keeps=keeps), keeps=keeps)
     keeps = (*NODE, "bottleneck")
     seconds = increase("roofline_gpu_bottleneck_seconds_total", INTERVAL, (*TARGET, "uuid", "bottleneck"))

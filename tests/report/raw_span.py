@@ -93,6 +93,8 @@ IDLE_AFTER_SECONDS = 495
 """One; then answers under way are finished, and the agent has time to see it."""
 QUIET_SECONDS = 1110
 """And one while idle."""
+FAULT_SECONDS = 470
+"""Between the last scrape of one step and the first of the next, at 465 and 480."""
 
 
 def _then_idle(scenario: Scenario, after: int) -> Scenario:
@@ -112,7 +114,7 @@ def _then_idle(scenario: Scenario, after: int) -> Scenario:
 def _half_used() -> Scenario:
     """Traffic of the mixed kind on one GPU; nobody has the other, whose memory fails."""
     mixed = SCENARIOS["mixed"]
-    fault = Fault(gpu=1, at_seconds=500, xids=(48,), ecc_uncorrected_errors=1)
+    fault = Fault(gpu=1, at_seconds=FAULT_SECONDS, xids=(48,), ecc_uncorrected_errors=1)
     return replace(mixed, name="half-used", gpus=(Gpu(), Gpu()), faults=(fault,))
 
 

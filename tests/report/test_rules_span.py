@@ -114,6 +114,20 @@ def test_energy_and_held_clocks_are_the_simulators_own(span: Span, node: RawNode
         assert bool(limited) == (node.kind == "throttled")
 
 
+def test_each_fault_is_counted_once(span: Span) -> None:
+    """Where an increase would see none: neither step has a scrape before it and one after it."""
+    node = next(node for node in NODES if node.scenario.faults)
+    counted: defaultdict[str, float] = defaultdict(float)
+    for sample in span.samples:
+        of_node = sample.labels.get("instance") == node.instance and sample.labels["cluster"] == node.cluster
+        if of_node and sample.name in (
+            "roofline:node:gpu_xid_errors:increase5m",
+            "roofline:node:gpu_ecc_errors:increase5m",
+        ):
+            counted[sample.labels.get("xid") or sample.labels["severity"]] += sample.value
+    assert {which: count for which, count in counted.items() if count} == {"48": 1, "uncorrected": 1}
+
+
 @each_node
 def test_what_engines_did_is_recorded(span: Span, node: RawNode) -> None:
     """Tokens, requests, steps, preemptions: over all steady steps, as the simulator counted them."""
