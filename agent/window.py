@@ -285,8 +285,8 @@ def _advance(last: _Page, reading: EngineReading, *, restarted: bool, at_seconds
     return _Page(at_seconds, reading, known, EngineTotals(counters=counters, histograms=histograms))
 
 
-SAME_BOUNDS_RATIO = 0.4
-"""Of the bounds of two histograms, so many are in both if one only lacks a few."""
+MAX_BUCKETS = 200
+"""That are kept of one histogram, whatever pages have shown: no engine has half of them."""
 
 
 def _add_increase(
@@ -298,10 +298,11 @@ def _add_increase(
     """
     if total is None:
         return now, now
+    # A bucket that was shown once stays, so that none falls.
     bounds = tuple(sorted({*total.bounds, *now.bounds}))
+    if len(bounds) > MAX_BUCKETS:
+        bounds = now.bounds
     if before is None:
-        if len({*total.bounds} & {*now.bounds}) <= SAME_BOUNDS_RATIO * len(bounds):
-            bounds = now.bounds  # it is another histogram; so many events there have been all the same
         return _sum(_at(total, bounds), _at(now, bounds)), now
     if not set(before.bounds) <= set(now.bounds):
         return total, before

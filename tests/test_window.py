@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.ladder import Measured
 from agent.readings import EngineCounters, EngineReading, Evidence, GpuReading, Histogram
-from agent.window import EngineHistory, GpuHistory
+from agent.window import MAX_BUCKETS, EngineHistory, GpuHistory
 
 
 def page(tokens: float, *, started: float | None = 100.0, **more: object) -> EngineReading:
@@ -205,8 +205,19 @@ def test_after_an_update_with_nothing_but_other_buckets_the_count_does_not_fall(
     )
     counted = history(*((number * 5, one) for number, one in enumerate(pages))).totals
     assert counted.histograms["time_to_first_token"] == Histogram(
-        bounds=(1.0, 2.0, 3.0, math.inf), cumulative=(1, 1, 1, 5), sum=205
+        bounds=(1.0, 2.0, 3.0, 100.0, 1000.0, math.inf), cumulative=(1, 1, 1, 2, 3, 5), sum=205
     )
+
+
+def test_buckets_without_end_are_not_kept_for_ever() -> None:
+    made = EngineHistory(keep_seconds=30.0, gap_seconds=15.0)
+    for number in range(300):  # each time another process, with two bounds of its own
+        bounds = (number + 0.25, number + 0.5, math.inf)
+        histogram = Histogram(bounds=bounds, cumulative=(0, 1, 1), sum=1)
+        made.add(number * 5, page(1, started=number * 100.0, time_to_first_token=histogram))
+    counted = made.totals.histograms["time_to_first_token"]
+    assert len(counted.bounds) <= MAX_BUCKETS
+    assert counted.count == 299
 
 
 def test_after_an_update_with_other_buckets_events_are_counted_on() -> None:
