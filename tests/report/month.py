@@ -94,8 +94,8 @@ class Tiles:
         """One of a kind, in turn; what is served may be called otherwise."""
         if state == "idle" and kind in ("preempting", "documents", "host-bound"):
             kind = "chat"  # the same model on the same part, which nobody asks
-        tiles = [tile for tile in self._span.tiles(kind, state) if not tile.gpus.faults]
-        tile = tiles[turn % len(tiles)]
+        tiles = self._span.tiles(kind, state)
+        tile = _sound(tiles[turn % len(tiles)])
         return _renamed(tile, model) if model else tile
 
     def _remote(self, tile: Tile) -> Tile:
@@ -173,6 +173,16 @@ def _addition(
         model=model or {},
         gpus=gpus or GpuTruth(),
         engines=engines or {},
+    )
+
+
+def _sound(tile: Tile) -> Tile:
+    """The same without faults, which would be there again and again."""
+    counts = "roofline:node:gpu_xid_errors:increase5m", "roofline:node:gpu_ecc_errors:increase5m"
+    return replace(
+        tile,
+        node={series: 0.0 if series[0] in counts else value for series, value in tile.node.items()},
+        gpus=GpuTruth({key: amount for key, amount in tile.gpus.items() if key[0] != "faults"}),
     )
 
 

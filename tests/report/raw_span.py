@@ -225,10 +225,10 @@ class Witness:
                 truth.add({("energy_joules",): series[1]})
             if name == "roofline_gpu_clock_limited_seconds_total":
                 truth.add({("clock_limited_seconds", series[0]["reason"]): series[1]})
-            if name == "roofline_gpu_xid_errors_total":
-                truth.add({("faults", f"xid {series[0]['xid']}"): series[1]})
-            if name == "roofline_gpu_ecc_errors_total":
-                truth.add({("faults", f"ecc {series[0]['severity']}"): series[1]})
+        for fault in self._node.scenario.faults:
+            if start < fault.at_seconds <= end:
+                truth.add({("faults", f"xid {xid}"): 1.0 for xid in fault.xids})
+                truth.add({("faults", "ecc uncorrected"): float(fault.ecc_uncorrected_errors)})
         return truth
 
     def _engines(self, start: float, end: float) -> Iterator[tuple[tuple[str, str, str], ServiceTruth]]:
@@ -314,8 +314,6 @@ FROM_COUNTERS: Mapping[str, tuple[str, ...]] = {
 _OF_GPUS = (
     "roofline_gpu_energy_joules_total",
     "roofline_gpu_clock_limited_seconds_total",
-    "roofline_gpu_xid_errors_total",
-    "roofline_gpu_ecc_errors_total",
 )
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
