@@ -40,7 +40,10 @@ def headline(assessment: Assessment) -> tuple[Clause, ...]:
     """One sentence on all GPUs, the most frequent class first."""
     gpus = [gpu for gpu in assessment.gpus if not gpu.partitioned]
     if not gpus:
-        return (Clause(text="No GPU is seen on this node", mark="."),)
+        nvml = [source for source in assessment.sources if source.name == "nvml"]
+        is_down = any(isinstance(source.outcome, Failed) for source in nvml)
+        text = "No GPU can be read on this node now" if is_down else "No GPU is seen on this node"
+        return (Clause(text=text, mark="."),)
     lost = sum(not gpu.up for gpu in gpus)
     counts = {name: sum(gpu.up and gpu.verdict.bottleneck == name for gpu in gpus) for name in BOTTLENECKS}
     clauses: list[tuple[int, str, Bottleneck | None]] = [

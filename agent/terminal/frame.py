@@ -252,7 +252,7 @@ def _table(
     first, gpu_at = _half(gpus, GPU_COLUMNS, selected, size, glyphs)
     second, engine_at = _half(engines, ENGINE_COLUMNS, selected, size, glyphs)
     lines = [
-        *(first or [Text(f"GPUs: {none or 'none is seen on this node'}", style=QUIET)]),
+        *(first or [Text(f"GPUs: {none or 'none can be seen on this node now'}", style=QUIET)]),
         Text(),
         *(
             second

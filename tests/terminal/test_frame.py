@@ -122,6 +122,7 @@ def test_every_scene_is_drawn(scene: Callable[[], Assessment]) -> None:
         ("hung-engine", ["cannot be judged", "unknown", "it may hang"]),
         ("gpu-lost", ["lost", "down", "1 cannot be read"]),
         ("throttled", ["throttled", "power cap"]),
+        ("driver-down after 100", ["No GPU can be read", "A source fails: nvml", "cannot be read now"]),
         ("failing-memory", ["fault", "drain this GPU"]),
         ("max-num-seqs", ["max_num_seqs"]),
         ("kv-nearly-full", ["24.9", "26.4", "5.3 %"]),
@@ -137,7 +138,7 @@ def test_what_matters_of_a_scenario_is_on_the_first_screen(scenario: str, words:
 def test_no_gpu_and_no_engine_are_said() -> None:
     text = text_of(drawn(sight_of(assessment_document(scenes.no_gpu()))))
     assert "No GPU is seen on this node." in text
-    assert "GPUs: none is seen" in text
+    assert "GPUs: none can be seen" in text
     assert "engines: none is watched" in text
     assert "no NVIDIA driver is loaded" in text
 
