@@ -20,10 +20,11 @@ from agent.exposition.picture import read_document
 from agent.sources.agent_page import AgentAccess, RemoteAgent
 from agent.sources.page import PageLimits
 from agent.terminal.feeds import Feed, NodeFeed, RemoteFeed, SimulatedFeed, Watcher
-from agent.terminal.frame import compose
+from agent.terminal.frame import Frame, compose
 from agent.terminal.glyphs import Glyphs, glyphs_for
 from agent.terminal.options import LOCAL_URL
 from agent.terminal.screen import Screen
+from agent.terminal.sight import Sight
 from agent.terminal.state import State, press
 
 LOOK_SECONDS = 0.25
@@ -114,18 +115,22 @@ def painter(*, no_color: bool, is_plain: bool) -> Painter:
 
 
 def _loop(screen: Screen, watcher: Watcher, paint: Painter, glyphs: Glyphs) -> int:
-    state, is_pressed = State(), False
+    def frame_of(sight: Sight) -> Frame:
+        return compose(sight, state, size=screen.size, now_seconds=time.monotonic(), glyphs=glyphs)
+
+    state, drawn, is_pressed = State(), watcher.latest, False
     while True:
-        frame = compose(watcher.latest, state, size=screen.size, now_seconds=time.monotonic(), glyphs=glyphs)
-        screen.draw(paint(frame.lines), pressed=is_pressed)
+        sight = watcher.latest
+        frame = frame_of(sight)
+        is_first = drawn.picture is None and sight.picture is not None
+        screen.draw(paint(frame.lines), at_once=is_pressed or is_first)
+        drawn = sight
         events = screen.wait(LOOK_SECONDS)
         if events.ended_by is not None:
             return 128 + events.ended_by
         for key in events.keys:
             state = press(state, key, frame.shown)
-            frame = compose(
-                watcher.latest, state, size=screen.size, now_seconds=time.monotonic(), glyphs=glyphs
-            )
+            frame = frame_of(sight)
         if state.done:
             return 0
         is_pressed = bool(events.keys)

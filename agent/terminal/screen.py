@@ -29,7 +29,7 @@ LEAVE = "\x1b[?7h\x1b[?25h\x1b[0m\x1b[?1049l"
 ESCAPE_SECONDS = 0.05
 """How long the rest of a sequence may take; Esc alone is a key."""
 PLAIN_SECONDS = 10.0
-"""Between two frames beneath each other, unless a key is pressed."""
+"""Between two frames beneath each other, unless one is wanted at once."""
 DEFAULT_SIZE = Size(width=80, height=24)
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -95,13 +95,13 @@ class Screen:
             return DEFAULT_SIZE
         return Size(width=given.columns, height=given.lines)
 
-    def draw(self, lines: Sequence[str], *, pressed: bool) -> None:
+    def draw(self, lines: Sequence[str], *, at_once: bool) -> None:
         """Show these lines, which hold escape sequences for colours at most."""
         if lines == self._drawn:
             return
         now = time.monotonic()
         if self.is_plain:
-            if not pressed and now - self._drawn_seconds < PLAIN_SECONDS:
+            if not at_once and now - self._drawn_seconds < PLAIN_SECONDS:
                 return
             self._write("\r\n".join(lines) + "\r\n\r\n")
         else:

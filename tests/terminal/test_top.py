@@ -116,7 +116,7 @@ def test_an_error_within_leaves_the_terminal_as_it_was() -> None:
         "import sys\n"
         "from agent.terminal.screen import Screen\n"
         "with Screen(keyboard=0, display=1, term='xterm', encoding='utf-8') as screen:\n"
-        "    screen.draw(['drawn'], pressed=False)\n"
+        "    screen.draw(['drawn'], at_once=False)\n"
         "    raise RuntimeError('a bug')\n"
     )
     with running([sys.executable, "-c", code]) as terminal:
