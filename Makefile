@@ -11,7 +11,7 @@ PLATFORM ?=
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak fuzz bench bench-scale generate image sbom lock tools clean
+.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak fuzz bench bench-scale bench-review generate image sbom lock tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(VENV)/.dev  ## What the agent costs, measured
 
 bench-scale: $(VENV)/.dev tools  ## What a month of recorded increases costs to ask for
 	@$(BIN)/python -m tests.bench.scale $(BENCH)
+
+bench-review: $(VENV)/.dev tools  ## What the monthly review costs; BENCH="--nodes 40 250"
+	@$(BIN)/python -m tests.bench.review $(BENCH)
 
 generate: $(VENV)/.dev  ## Rewrite generated files and goldens; the diff is the review
 	@$(BIN)/python -m pytest -q -n 2 --update-golden tests $(PYTEST)
