@@ -193,7 +193,7 @@ def _class_amount(each: ClassTime, priced: bool) -> str:
 def _days(review: Review) -> tuple[Picture, ...]:
     """A column for each day."""
     days = review.days
-    if not any(each.gpu_hours > 0 for each in days):
+    if not any(hours > 0 for each in days for hours in each.hours_by_class.values()):
         return ()
     total = {each.name: each.gpu_hours for each in review.classes}
     names = [name for name, _ in classes_of(total)]
@@ -237,7 +237,7 @@ def _days(review: Review) -> tuple[Picture, ...]:
 
 def _label_last(axes: Axes, review: Review, names: Sequence[str], top: float) -> None:
     """The names of the classes right of the last column that has any."""
-    last = next(each for each in reversed(review.days) if each.gpu_hours > 0)
+    last = next(each for each in reversed(review.days) if any(each.hours_by_class.values()))
     height = 220.0
     middles, below = [], 0.0
     for name in names:
