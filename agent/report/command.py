@@ -24,7 +24,7 @@ from agent.report.options import FORMATS, LABEL
 from agent.report.period import Span, instant
 from agent.report.progress import Progress, progress
 from agent.report.questions import QUESTIONS, Question
-from agent.report.render import render_html, render_json, render_markdown, render_tables
+from agent.report.render import render_html, render_json, render_markdown, render_tables, require_drawing
 from agent.sources.page import PageLimits
 from agent.sources.prometheus import TOKEN_VARIABLE, Access, PrometheusServer
 from agent.units import render_percent
@@ -38,6 +38,8 @@ KEPT = ".roofline-report"
 def run(options: argparse.Namespace) -> int:
     """Ask, compute, write. Raises `AgentError` when nothing can be written."""
     chosen = _period(options)
+    if "html" in options.format:
+        require_drawing()
     configs = {name: _config(path) for name, path in options.model}
     access = _access(options)
     kept = Kept(options.output / KEPT)

@@ -313,7 +313,9 @@ class RequestLoss(Part):
     namespace: str
     part: str
     requests: float
+    """All that were finished."""
     by_outcome: dict[str, float]
+    """Those without a whole answer: `error`, and `abort`, which is often the client's own."""
     rejected: float
     failed_gpu_hours_estimate: float | None
     """If a failed request took as much as any other."""

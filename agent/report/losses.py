@@ -15,6 +15,9 @@ FAILED = "error"
 """The outcome of a request that got no answer. One that its client gave up is not the engine's failure."""
 
 
+WITHOUT_ANSWER = (FAILED, "abort")
+
+
 def losses(measured: Measured, services: tuple[Service, ...]) -> Losses:
     """All of them; what did not happen is left out."""
     now = measured.now
@@ -48,10 +51,10 @@ def _requests(answers: Answers, services: tuple[Service, ...]) -> Iterator[Reque
         outcomes = {
             outcome: count
             for (outcome,), count in answers["engine_requests"].by("outcome", **labels).items()
-            if count
+            if count and outcome in WITHOUT_ANSWER
         }
         rejected = answers["engine_rejected_requests"].amount(**labels)
-        if not (outcomes.get(FAILED) or outcomes.get("abort") or rejected or row.preemptions):
+        if not (outcomes or rejected or row.preemptions):
             continue
         yield RequestLoss(
             cluster=row.cluster,

@@ -48,13 +48,13 @@ def counted(number: float) -> str:
 
 
 def _paid(name: str, totals: Totals) -> str:
-    did = f"{counted(totals.generation_tokens)} tokens generated"
+    did = f"{counted(totals.generation_tokens)} tokens were generated"
     size = f"{totals.gpu_hours:,.0f} GPU hours ({render_number(totals.gpus)} GPUs on average)"
     if totals.paid_usd is None:
         return (
             f"In {name} {size} were watched, and {did}; there are no prices, so nothing here is in dollars."
         )
-    return f"In {name} {dollars(totals.paid_usd)} paid for {size}, and {did}."
+    return f"In {name} {dollars(totals.paid_usd)} was paid for {size}, and {did}."
 
 
 def _spent(totals: Totals, classes: Sequence[ClassTime]) -> str:

@@ -255,6 +255,15 @@ def test_a_run_that_was_interrupted_goes_on(small: Path, tmp_path: Path) -> None
     assert {**own, "generated_at": ""} == {**resumed, "generated_at": ""}
 
 
+def test_without_what_draws_it_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')\n")
+    with limited_server() as server:
+        done = report(server.url, tmp_path / "out", path=tmp_path)
+        assert not server.asked
+    assert done.returncode == 1
+    assert "pip install 'roofline-agent[report]'" in done.stderr
+
+
 # --- options -----------------------------------------------------------------------------------------
 
 

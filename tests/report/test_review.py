@@ -25,8 +25,11 @@ MILLION = 1e6
 ROOT = Path(__file__).parents[2]
 
 
-def report(url: str, output: Path, *options: str, month: str = "2026-09") -> subprocess.CompletedProcess[str]:
-    """The command as a user has it."""
+def report(
+    url: str, output: Path, *options: str, month: str = "2026-09", path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command as a user has it; `path` holds modules that come before all others."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS")}
     return subprocess.run(
         [
             *(sys.executable, "-m", "agent", "report", "--prometheus-url", url, "--output", str(output)),
@@ -36,7 +39,7 @@ def report(url: str, output: Path, *options: str, month: str = "2026-09") -> sub
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS")},
+        env=own if path is None else {**own, "PYTHONPATH": str(path)},
         timeout=300,
     )
 

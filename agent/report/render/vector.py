@@ -69,6 +69,17 @@ class Picture:
     svg: str
 
 
+def require_drawing() -> None:
+    """Raise `AgentError` where nothing can be drawn, with what to install."""
+    try:
+        import matplotlib as _  # noqa: F401 - whether it is there
+    except ImportError as error:
+        raise AgentError(
+            "drawing the charts of a review: matplotlib is not installed; run "
+            "pip install 'roofline-agent[report]', or choose another --format"
+        ) from error
+
+
 def draw(
     paint: Callable[[Figure], None],
     *,
@@ -79,15 +90,11 @@ def draw(
     description: str,
 ) -> Picture:
     """A chart of this width and height; who cannot see it is told the title and the description."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure as NewFigure
-        from matplotlib.text import Text
-    except ImportError as error:
-        raise AgentError(
-            "drawing the charts of a review: matplotlib is not installed; run "
-            "pip install 'roofline-agent[report]'"
-        ) from error
+    require_drawing()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as NewFigure
+    from matplotlib.text import Text
+
     width, height = size
     written = io.StringIO()
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
