@@ -95,20 +95,23 @@ def command_of(pod: dict[str, Any], cluster: Cluster, directory: Path) -> list[s
     )
     writable = _lay_volumes(pod, container, cluster, directory, context["fsGroup"])
     steps = ["mount --make-rprivate /", f"mount --bind {directory} {directory}"]
+    # First, since what stands for the image may lie below one of them: a checkout in /tmp does.
+    steps += [
+        f"mount --bind {shlex.quote(str(source))} {shlex.quote(str(place))}" for source, place in writable
+    ]
     for source, target in [
         *mounts,
         *((Path("/dev", name), Path("/dev", name)) for name in ("null", "urandom")),
     ]:
         place = shlex.quote(f"{directory}{target}")
+        if source.is_dir():
+            steps.append(f"mkdir -p {place}")
         steps.append(f"mount --bind {shlex.quote(str(source))} {place}")
         if source.is_dir():
             steps.append(f"mount -o remount,bind,ro {place}")
     steps.append(f"mount -t proc proc {directory}/proc")
     if context["readOnlyRootFilesystem"]:
         steps.append(f"mount -o remount,bind,ro {directory}")
-    steps += [
-        f"mount --bind {shlex.quote(str(source))} {shlex.quote(str(place))}" for source, place in writable
-    ]
     assert context["capabilities"] == {"drop": ["ALL"]}
     assert context["allowPrivilegeEscalation"] is False
     user = (

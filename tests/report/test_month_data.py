@@ -1,4 +1,7 @@
-"""The month that reports are tested with: what databases say of it is what really was, and adds up."""
+"""The month that reports are tested with: what databases say of it is what really was, and adds up.
+
+The review itself is held against the same truth in each run; what it is made of, in the long suite.
+"""
 
 from __future__ import annotations
 
@@ -97,6 +100,7 @@ def database(request: pytest.FixtureRequest) -> Program:
     return program
 
 
+@pytest.mark.long
 def test_gpus_are_recorded_as_they_were(database: Program, month: Month) -> None:
     """Seconds and money by class and part, of nodes and of clusters."""
     truth = month.truth
@@ -112,6 +116,7 @@ def test_gpus_are_recorded_as_they_were(database: Program, month: Month) -> None
             assert recorded == pytest.approx(really, rel=WITHIN), (level, name)
 
 
+@pytest.mark.long
 def test_nodes_are_recorded_as_they_were(database: Program, month: Month) -> None:
     nodes = month.truth.nodes
     for name, really in (
@@ -134,6 +139,7 @@ def test_nodes_are_recorded_as_they_were(database: Program, month: Month) -> Non
         assert recorded == pytest.approx({node: v for node, v in really.items() if v}, rel=WITHIN), name
 
 
+@pytest.mark.long
 def test_services_are_recorded_as_they_were(database: Program, month: Month) -> None:
     """Tokens, requests, money, energy and GPU time of each."""
     services = month.truth.services
@@ -156,6 +162,7 @@ def test_services_are_recorded_as_they_were(database: Program, month: Month) -> 
         assert recorded == pytest.approx({key: v for key, v in really.items() if v}, rel=WITHIN), name
 
 
+@pytest.mark.long
 def test_objectives_are_recorded_as_they_were(database: Program, month: Month) -> None:
     really = month.truth.objectives()
     for name, place in (("engine_slo_events", 0), ("engine_slo_good_events", 1)):
@@ -166,6 +173,7 @@ def test_objectives_are_recorded_as_they_were(database: Program, month: Month) -
     assert wanted == dict.fromkeys(really, 0.99)
 
 
+@pytest.mark.long
 def test_days_are_recorded_as_they_were(database: Program, month: Month) -> None:
     """Each by itself; the day of the gap, of the switch, and the last of the month before."""
     for truth, day in (
@@ -181,6 +189,7 @@ def test_days_are_recorded_as_they_were(database: Program, month: Month) -> None
         assert tokens[()] == pytest.approx(truth.work(day=day).generation_tokens, rel=WITHIN)
 
 
+@pytest.mark.long
 def test_engines_and_the_rest_are_what_was_paid(database: Program) -> None:
     """To the rounding of the recorded values."""
     engines = _sum(database, "model:engine_cost_usd", "cluster", matchers='location="local"')
@@ -190,6 +199,7 @@ def test_engines_and_the_rest_are_what_was_paid(database: Program) -> None:
     assert _sum(database, "cluster:gpu_bottleneck_cost_usd", "cluster") == pytest.approx(paid, rel=1e-4)
 
 
+@pytest.mark.long
 def test_samples_are_missing_where_the_truth_says(database: Program, month: Month) -> None:
     """As many of each node as there were, and of everything none for two hours."""
     counted = _ask(
@@ -205,6 +215,7 @@ def test_samples_are_missing_where_the_truth_says(database: Program, month: Mont
     assert _ask(database, anything, at=gap.end + timedelta(seconds=299))
 
 
+@pytest.mark.long
 def test_nothing_was_recorded_before(database: Program, month: Month) -> None:
     first = START - timedelta(days=PREVIOUS_DAYS)
     assert not _ask(database, 'count(last_over_time({__name__=~"roofline:.+"}[90d]))', at=first)

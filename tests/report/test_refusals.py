@@ -119,7 +119,7 @@ def test_what_is_never_given_makes_the_review_partial(small: Path, tmp_path: Pat
     assert read(tmp_path / "out").is_complete
 
 
-@pytest.mark.parametrize("status", [422, 503])
+@pytest.mark.parametrize("status", [422, pytest.param(503, marks=pytest.mark.long)])
 def test_a_server_that_gives_nothing_is_told(small: Path, tmp_path: Path, status: int) -> None:
     with (
         small_prometheus(small, tmp_path) as program,
