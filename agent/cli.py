@@ -1,4 +1,4 @@
-"""The command line: ``roofline-agent run | demo | once | top | check-config | advise | report``.
+"""The command line: ``roofline-agent run | demo | once | top | check-config | advise | calibrate | report``.
 
 What a command needs is imported when it is called: `advise` answers before the daemon's libraries would be
 loaded.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from agent import __version__, logs, planning, report, terminal
+from agent import __version__, calibration, logs, planning, report, terminal
 from agent.errors import AgentError, ConfigurationError
 from agent.simulate.scenarios import SCENARIOS
 
@@ -115,6 +115,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     planning.add_arguments(advising)
     advising.set_defaults(command=planning.run)
+
+    calibrating = commands.add_parser(
+        "calibrate",
+        help="measure a GPU's roofs",
+        description="What a GPU of this machine really reaches: DRAM bandwidth, FLOP/s by dtype, and\n"
+        "the batch at which a matrix product leaves the memory roof.",
+    )
+    calibration.add_arguments(calibrating)
+    calibrating.set_defaults(command=calibration.run)
 
     reviewing = commands.add_parser(
         "report",

@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("agent.wiring",),
     ("agent.app",),
     ("agent.daemon", "agent.planning"),
-    ("agent.report", "agent.terminal"),
+    ("agent.calibration", "agent.report", "agent.terminal"),
     ("agent.cli", "agent.__main__"),
 )
 
@@ -86,6 +86,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "matplotlib": ("agent.report.render",),
     "pynvml": ("agent.sources.nvml",),
     "requests": ("agent.sources.page", "agent.engines.source", "agent.engines.documents"),
+    "torch": ("agent.calibration.torch_device",),
     "cheroot": ("agent.exposition.listener", "agent.simulate"),
 }
 
@@ -105,6 +106,8 @@ def imports(path: Path) -> set[str]:
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names.add("agent.__init__" if node.module == "agent" else node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names.update(named.value for named in node.args if isinstance(named, ast.Constant))
     return names
 
 

@@ -1,0 +1,100 @@
+"""From the options to a table and a file: is the GPU free, measure it, say what came out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from agent import __version__
+from agent.calibration import torch_device
+from agent.calibration.conditions import Observer, gpu_at, reasons_against, settled
+from agent.calibration.device import Device
+from agent.calibration.measure import NEEDED_BYTES, Bench, Calibration
+from agent.calibration.progress import Progress
+from agent.calibration.report import Report, remarks, render_csv, render_json, render_text, warnings
+from agent.calibration.roofs_file import check_writable, render_roofs, write_whole
+from agent.clock import Clock, SystemClock
+from agent.errors import AgentError, SourceError
+from agent.readings import GpuReading
+from agent.roofline.gpus import find_gpu
+from agent.sources.nvml import NvmlSource
+
+OpenGpu = Callable[[str, str], Device]
+"""By UUID and name."""
+
+
+def run(
+    options: argparse.Namespace, *, clock: Clock | None = None, open_gpu: OpenGpu = torch_device.open_gpu
+) -> int:
+    """Measure what was asked for. Gives the exit status."""
+    clock = clock or SystemClock()
+    if options.output is not None:
+        check_writable(options.output)
+    if open_gpu is torch_device.open_gpu and not torch_device.is_installed():
+        raise AgentError(torch_device.LACKING)
+    report = _of_cpu(options, clock) if options.device == "cpu" else _of_gpu(options, clock, open_gpu)
+    for warning in warnings(report):
+        sys.stderr.write(f"roofline-agent: {warning}\n")
+    render = {"text": render_text, "json": render_json, "csv": render_csv}[options.format]
+    sys.stdout.write(render(report))
+    if options.output is not None:
+        text = render_roofs(report.gpu_name, report.calibration, remarks=remarks(report))
+        write_whole(options.output, text)
+        sys.stderr.write(f"roofline-agent: the roofs are in {options.output}\n")
+    return 0
+
+
+def _of_gpu(options: argparse.Namespace, clock: Clock, open_gpu: OpenGpu) -> Report:
+    source = NvmlSource(clock=clock)
+    try:
+        node = settled(source.read)
+        gpu = gpu_at(node, options.gpu)
+        reasons = reasons_against(gpu, needed_bytes=NEEDED_BYTES)
+        if reasons and not options.force:
+            raise AgentError(
+                f"GPU {gpu.index} ({gpu.name}) is busy: {'; '.join(reasons)}. What shares it would make its "
+                "roofs look lower: stop it, choose another with --gpu, or measure all the same with --force"
+            )
+
+        def read() -> GpuReading | None:
+            try:
+                return gpu_at(source.read(), options.gpu)
+            except (AgentError, SourceError):
+                return None
+
+        device = open_gpu(gpu.uuid, gpu.name)
+        with Observer(read) as observer:
+            calibration = _measure(device, options, clock)
+        return Report(
+            at=datetime.fromtimestamp(clock.unix(), UTC),
+            version=__version__,
+            library=device.library,
+            gpu_name=gpu.name,
+            gpu_uuid=gpu.uuid,
+            driver_version=node.driver_version,
+            spec=find_gpu(gpu.name, gpu.memory_total_bytes),
+            busy=reasons,
+            conditions=observer.conditions,
+            calibration=calibration,
+        )
+    finally:
+        source.close()
+
+
+def _of_cpu(options: argparse.Namespace, clock: Clock) -> Report:
+    device = torch_device.open_cpu()
+    return Report(
+        at=datetime.fromtimestamp(clock.unix(), UTC),
+        version=__version__,
+        library=device.library,
+        gpu_name=device.name,
+        calibration=_measure(device, options, clock),
+    )
+
+
+def _measure(device: Device, options: argparse.Namespace, clock: Clock) -> Calibration:
+    with Progress(sys.stderr) as progress:
+        bench = Bench(device, clock=clock, seconds=options.seconds, dtypes=options.dtypes, tell=progress.tell)
+        return bench.run()
