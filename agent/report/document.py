@@ -78,13 +78,24 @@ class Gap(Part):
     hours: float
 
 
-class Disagreement(Part):
-    """An engine's model moves other bytes than its GPUs measured."""
+class OfService(Part):
+    """About a model as it is served: in which cluster, by which software, on what, for whom."""
 
+    cluster: str
     model: str
     engine: str
     part: str
     namespace: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What tells it from others."""
+        return self.cluster, self.model, self.engine, self.part, self.namespace
+
+
+class Disagreement(OfService):
+    """An engine's model moves other bytes than its GPUs measured."""
+
     ratio: float
     """Modelled ÷ measured; 0.9 to 1.3 is expected."""
 
@@ -167,14 +178,9 @@ class Batch(Part):
     max_num_seqs: float | None
 
 
-class Service(Part):
-    """A model as it is served: by which software, for whom, on what."""
+class Service(OfService):
+    """A model as it is served, and what it did and cost."""
 
-    cluster: str
-    model: str
-    engine: str
-    part: str
-    namespace: str
     gpus: float
     """Held, on average over the period."""
     gpu_hours: float
@@ -255,14 +261,9 @@ class Day(Part):
     joules_per_million_tokens: float | None
 
 
-class Trend(Part):
+class Trend(OfService):
     """A service, day by day; `None` on days without output."""
 
-    model: str
-    engine: str
-    part: str
-    namespace: str
-    cluster: str
     usd_per_million_tokens: tuple[float | None, ...]
     joules_per_million_tokens: tuple[float | None, ...]
     generation_tokens: tuple[float, ...]
@@ -304,14 +305,9 @@ class ClockLoss(Part):
     """Of this part's observed hours."""
 
 
-class RequestLoss(Part):
+class RequestLoss(OfService):
     """Requests that gave no answer, and work that was done twice."""
 
-    cluster: str
-    model: str
-    engine: str
-    namespace: str
-    part: str
     requests: float
     """All that were finished."""
     by_outcome: dict[str, float]
@@ -386,14 +382,9 @@ class Alternative(Part):
     """Of the confidence: what it rests on, and what would make it wrong."""
 
 
-class RightSizing(Part):
+class RightSizing(OfService):
     """What a model could be served by, for the traffic that it had."""
 
-    cluster: str
-    model: str
-    engine: str
-    part: str
-    namespace: str
     gpus: float
     usd: float | None
     busiest_hour_requests_per_second: float

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from agent.report.answers import Answers
 from agent.report.document import ClockLoss, FaultCount, Losses, RequestLoss, Service
-from agent.report.measured import Measured, hours, ratio
-from agent.report.questions import OF_A_SERVICE
+from agent.report.measured import Measured, hours, labels_of, ratio
 
 HEAT = ("sw_thermal", "hw_thermal", "hw_slowdown")
 POWER = ("sw_power_cap", "hw_power_brake")
@@ -45,9 +44,7 @@ def _clocks(answers: Answers) -> Iterator[ClockLoss]:
 
 def _requests(answers: Answers, services: tuple[Service, ...]) -> Iterator[RequestLoss]:
     for row in services:
-        labels = dict(
-            zip(OF_A_SERVICE, (row.cluster, row.model, row.engine, row.part, row.namespace), strict=True)
-        )
+        labels = labels_of(row.key)
         outcomes = {
             outcome: count
             for (outcome,), count in answers["engine_requests"].by("outcome", **labels).items()

@@ -47,17 +47,9 @@ def offenders(
     measured: Measured, services: Sequence[Service], sizes: Sequence[RightSizing], losses: Losses
 ) -> tuple[Offender, ...]:
     """By money, else by hours; the worst first."""
-    proposals = {
-        (row.cluster, row.model, row.engine, row.part, row.namespace): row.alternatives for row in sizes
-    }
+    proposals = {row.key: row.alternatives for row in sizes}
     found = [
-        *(
-            each
-            for row in services
-            for each in _of_service(
-                row, proposals.get((row.cluster, row.model, row.engine, row.part, row.namespace), ())
-            )
-        ),
+        *(each for row in services for each in _of_service(row, proposals.get(row.key, ()))),
         *_preempting(services, losses),
         *_of_nodes(measured),
     ]
@@ -128,13 +120,7 @@ def _name(row: Service) -> str:
 
 
 def _subject(row: Service) -> Mapping[str, str]:
-    return {
-        "cluster": row.cluster,
-        "model": row.model,
-        "engine": row.engine,
-        "part": row.part,
-        "namespace": row.namespace,
-    }
+    return dict(zip(("cluster", "model", "engine", "part", "namespace"), row.key, strict=True))
 
 
 def _at_its_rate(row: Service, gpu_hours: float) -> float | None:
@@ -252,9 +238,9 @@ _BY_CLASS: Mapping[str, Callable[[Service], _Judged | None]] = {
 
 
 def _preempting(services: Sequence[Service], losses: Losses) -> Iterator[_Found]:
-    rows = {(row.cluster, row.model, row.engine, row.part, row.namespace): row for row in services}
+    rows = {row.key: row for row in services}
     for loss in losses.requests:
-        row = rows[loss.cluster, loss.model, loss.engine, loss.part, loss.namespace]
+        row = rows[loss.key]
         if not loss.preempted_gpu_hours_estimate or not loss.preemptions:
             continue
         yield _Found(

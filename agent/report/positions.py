@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from agent.report.answers import Answers
 from agent.report.document import Cell, Roofline
-from agent.report.measured import Measured, ServiceKey, hours
+from agent.report.measured import Measured, ServiceKey, hours, labels_of
 from agent.report.questions import OF_A_SERVICE
 from agent.roofline.dtypes import find_dtype
 from agent.roofline.gpus import find_gpu
@@ -87,6 +87,6 @@ def weight_dtype(answers: Answers, model: str, part: str) -> str | None:
 def serving_of(answers: Answers, key: ServiceKey) -> dict[str, str]:
     """How a service was divided and in which dtypes, for most of the time; empty when nobody knows."""
     split = ("tensor_parallel", "pipeline_parallel", "weight_dtype", "kv_dtype")
-    found = answers["engines"].by(*split, **dict(zip(OF_A_SERVICE, key, strict=True)))
+    found = answers["engines"].by(*split, **labels_of(key))
     most = max(found.items(), key=lambda one: one[1], default=None)
     return {} if most is None else dict(zip(split, most[0], strict=True))

@@ -110,8 +110,17 @@ def _disagreements(measured: Measured) -> tuple[Disagreement, ...]:
     for key in measured.services():
         found = mean_over_steps(measured.now, "engine_agreement_steps", "agreement", labels_of(key))
         if found is not None and not AGREES[0] <= found <= AGREES[1]:
-            _, model, engine, part, namespace = key
-            rows.append(Disagreement(model=model, engine=engine, part=part, namespace=namespace, ratio=found))
+            cluster, model, engine, part, namespace = key
+            rows.append(
+                Disagreement(
+                    cluster=cluster,
+                    model=model,
+                    engine=engine,
+                    part=part,
+                    namespace=namespace,
+                    ratio=found,
+                )
+            )
     return tuple(rows)
 
 

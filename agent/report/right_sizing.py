@@ -49,12 +49,12 @@ def right_sizing(
 ) -> tuple[RightSizing, ...]:
     """Of the dearest services that had traffic; `configs` are documents of models that no catalogue has."""
     prices = {row.part: row.usd_per_gpu_hour for row in parts if row.usd_per_gpu_hour}
-    doubted = {(row.model, row.engine, row.part, row.namespace) for row in quality.disagreements}
+    doubted = {row.key for row in quality.disagreements}
     rows = []
     for service in services[:MOST_SERVICES]:
         if service.generation_tokens <= 0:
             continue
-        is_doubted = (service.model, service.engine, service.part, service.namespace) in doubted
+        is_doubted = service.key in doubted
         rows.append(
             _Case(
                 measured=measured,
@@ -86,11 +86,6 @@ class _Case:
     """Paid for an hour of a GPU, by part."""
     config: Mapping[str, Any] | None
     confidence: Confidence
-
-    @property
-    def key(self) -> tuple[str, str, str, str, str]:
-        row = self.service
-        return row.cluster, row.model, row.engine, row.part, row.namespace
 
     @property
     def paid(self) -> float | None:
@@ -148,13 +143,13 @@ class _Case:
 
     def _busiest_hour(self) -> tuple[float, int]:
         """Requests a second, and when it began."""
-        hours = self.measured.now["hourly_engine_requests"].steps(*OF_A_SERVICE).get(self.key, {})
+        hours = self.measured.now["hourly_engine_requests"].steps(*OF_A_SERVICE).get(self.service.key, {})
         at, most = max(hours.items(), key=lambda hour: hour[1], default=(self.measured.span.start, 0.0))
         return most / HOUR_SECONDS, at
 
     @property
     def _serving(self) -> Serving:
-        split = serving_of(self.measured.now, self.key)
+        split = serving_of(self.measured.now, self.service.key)
         return Serving(
             model=self.service.model,
             engine=self.service.engine,
@@ -169,7 +164,7 @@ class _Case:
     def _host_ratio(self) -> float:
         """Of the engine's steps, what the GPU does not account for: a replica can do that much less."""
         seconds = self.measured.now["engine_step_seconds"]
-        labels = labels_of(self.key)
+        labels = labels_of(self.service.key)
         lost = sum(seconds.amount(component=component, **labels) for component in ("host", "unexplained"))
         return min(ratio(lost, seconds.value(**labels)) or 0.0, MOST_HOST)
 
@@ -178,7 +173,7 @@ class _Case:
         row, serving = self.service, self._serving
         prompt = (row.prefill_tokens + row.cached_prompt_tokens) / row.requests
         output = row.generation_tokens / row.requests
-        engines = self.measured.now["engines"].amount(**labels_of(self.key))
+        engines = self.measured.now["engines"].amount(**labels_of(self.service.key))
         paid = self.paid
         return LiveMix(
             serving=serving,

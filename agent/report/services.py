@@ -121,7 +121,7 @@ def _group_of(measured: Measured, row: Service) -> str:
 
 
 def _group(measured: Measured, name: str, rows: list[Service]) -> Group:
-    keys = [(row.cluster, row.model, row.engine, row.part, row.namespace) for row in rows]
+    keys = [row.key for row in rows]
     held = sum(row.gpu_hours for row in rows)
     usd = together(*(row.usd for row in rows))
     generated = sum(row.generation_tokens for row in rows)
@@ -182,7 +182,7 @@ def trends(measured: Measured, rows: tuple[Service, ...]) -> tuple[Trend, ...]:
     tokens = now["engine_generation_tokens"].steps(*OF_A_SERVICE)
     found = []
     for row in rows:
-        key = (row.cluster, row.model, row.engine, row.part, row.namespace)
+        key = row.key
         generated = by_day(tokens.get(key, {}), span)
         usd = by_day(cost[key], span) if key in cost else [None] * len(generated)
         joules = by_day(energy[key], span) if key in energy else [None] * len(generated)

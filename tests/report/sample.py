@@ -773,7 +773,12 @@ QUALITY = Quality(
     ),
     disagreements=(
         Disagreement(
-            model="mistral-small-24b", engine="llamacpp", part="L40S", namespace="internal-tools", ratio=1.62
+            cluster="prod-eu",
+            model="mistral-small-24b",
+            engine="llamacpp",
+            part="L40S",
+            namespace="internal-tools",
+            ratio=1.62,
         ),
     ),
 )

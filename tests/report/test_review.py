@@ -146,9 +146,7 @@ def test_days_are_what_was(review: Review, truth: Truth) -> None:
 
 
 def test_services_are_what_was(review: Review, truth: Truth) -> None:
-    found = {
-        Service(row.cluster, row.model, row.engine, row.part, row.namespace): row for row in review.services
-    }
+    found = {Service(*row.key): row for row in review.services}
     assert {*found} == {*truth.services}
     for key, what in truth.services.items():
         row = found[key]
@@ -177,7 +175,7 @@ def test_services_are_what_was(review: Review, truth: Truth) -> None:
 def test_trends_are_what_was(review: Review, truth: Truth) -> None:
     assert len(review.trends) == len(truth.services)
     for row in review.trends:
-        key = Service(row.cluster, row.model, row.engine, row.part, row.namespace)
+        key = Service(*row.key)
         assert len(row.generation_tokens) == len(truth.days)
         for number, day in enumerate(truth.days):
             what = truth.services_by_day.get((key, day), ServiceTruth())
@@ -320,7 +318,7 @@ def test_the_month_before_is_of_what_was_recorded(review: Review, month: Month) 
     assert review.previous_coverage_ratio == pytest.approx(before.coverage_ratio, abs=0.001)
     assert "of which only" in review.summary[3], "sums of four days are not compared with those of a month"
     for row in review.services:
-        key = Service(row.cluster, row.model, row.engine, row.part, row.namespace)
+        key = Service(*row.key)
         what = before.services.get(key)
         if what is None or not what.generation_tokens:
             assert row.previous_usd_per_million_tokens is None
