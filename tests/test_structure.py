@@ -107,7 +107,8 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
             names.add("agent.__init__" if node.module == "agent" else node.module)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            names.update(named.value for named in node.args if isinstance(named, ast.Constant))
+            named = [each.value for each in node.args if isinstance(each, ast.Constant)]
+            names.update(name for name in named if isinstance(name, str))
     return names
 
 
