@@ -21,6 +21,12 @@ UNSTEADY_RATIO = 0.05
 """A spread of a roof's repeats above which something else was at work."""
 
 
+KNOWN_PART = (
+    "The catalogue knows this part. Its DRAM counters are shares of the datasheet's bandwidth, and what an",
+    "engine achieves is stated against the datasheet too: to keep both, use these only as the docs say.",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A run: what was measured, on what, and how it was meanwhile."""
@@ -78,6 +84,7 @@ def remarks(report: Report) -> tuple[str, ...]:
         f"{report.library}.",
         *_machine(report),
         *(f"Warning: {warning}" for warning in warnings(report)),
+        *(KNOWN_PART if report.spec is not None else ()),
         "What these change, and when not to use them: docs/calibration.md",
     ]
     return tuple(told)
@@ -105,18 +112,21 @@ def _machine(report: Report) -> Iterator[str]:
     conditions = report.conditions
     if conditions is None:
         return
-    told = []
+    clocks = []
     if conditions.sm_clock_hertz is not None:
-        told.append(f"SM clock {_clock(conditions.sm_clock_hertz)}")
+        clocks.append(f"SM clock {_clock(conditions.sm_clock_hertz)}")
         if conditions.sm_clock_lowest_hertz is not None and conditions.sm_clock_max_hertz is not None:
             lowest, most = _clock(conditions.sm_clock_lowest_hertz), _clock(conditions.sm_clock_max_hertz)
-            told[-1] += f" (lowest {lowest}, maximum {most})"
+            clocks[-1] += f" (lowest {lowest}, maximum {most})"
     if conditions.memory_clock_hertz is not None:
-        told.append(f"memory {_clock(conditions.memory_clock_hertz)}")
+        clocks.append(f"memory clock {_clock(conditions.memory_clock_hertz)}")
+    if clocks:
+        yield ", ".join(clocks)
+    told = []
     if conditions.temperature_highest_celsius is not None:
         told.append(f"up to {conditions.temperature_highest_celsius:g} °C")
     if conditions.power_highest_watts is not None and conditions.power_limit_watts is not None:
-        told.append(f"{conditions.power_highest_watts:.0f} of {conditions.power_limit_watts:.0f} W")
+        told.append(f"up to {conditions.power_highest_watts:.0f} of {conditions.power_limit_watts:.0f} W")
     if told:
         yield ", ".join(told)
 
@@ -177,10 +187,8 @@ def _curve(report: Report) -> Iterator[str]:
     if ridge is None:
         yield f"It does not leave the memory roof up to batch {points[-1].product.m}."
     else:
-        yield (
-            f"It leaves the memory roof at batch {ridge.batch:.0f}: the ridge of this product is at "
-            f"{render_number(ridge.flops_per_byte)} FLOP/byte."
-        )
+        yield f"It leaves the memory roof at batch {ridge.batch:.0f}."
+        yield f"The ridge of this product is at {render_number(ridge.flops_per_byte)} FLOP/byte."
     roof = report.calibration.roof(product.format.name)
     if roof is not None:
         measured = roof.flops_per_second / report.calibration.dram.bytes_per_second
