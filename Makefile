@@ -5,13 +5,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 VLLM_DIR ?= .venv-vllm
 LLAMACPP_DIR ?= .venv-llamacpp
+TORCH_DIR ?= .venv-torch
 ENGINE ?= $(firstword $(foreach engine,docker podman,$(if $(shell command -v $(engine) 2>/dev/null),$(engine))))
 IMAGE  ?= roofline-agent:0.1.0
 PLATFORM ?=
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp accuracy gpu-check soak fuzz bench bench-scale bench-review generate image sbom lock tools clean
+.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp e2e-calibrate accuracy gpu-check soak fuzz bench bench-scale bench-review generate image sbom lock tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,10 @@ e2e-vllm: $(VENV)/.dev  ## Against a real vLLM server on this CPU (installs 3.4 
 e2e-llamacpp: $(VENV)/.dev  ## Against a real llama-server on this CPU (builds 600 MB into .venv-llamacpp)
 	@tests/e2e/install_llamacpp.sh $(LLAMACPP_DIR)
 	@LLAMACPP_DIR=$(LLAMACPP_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/llamacpp_server.py $(PYTEST)
+
+e2e-calibrate: $(VENV)/.dev  ## calibrate with a real PyTorch on this CPU (installs 0.9 GB into .venv-torch)
+	@tests/e2e/install_torch.sh $(TORCH_DIR)
+	@TORCH_DIR=$(TORCH_DIR) $(BIN)/python -m pytest -q -p no:xdist -s tests/e2e/calibrate_cpu.py $(PYTEST)
 
 accuracy: $(VENV)/.dev  ## docs/accuracy.md's tables, from the measurements
 	@$(BIN)/python -m tests.accuracy
@@ -77,7 +82,7 @@ tools:  ## Prometheus, VictoriaMetrics, Alertmanager, Chromium, Node and a C com
 	@tests/install_tools.sh
 
 clean:  ## Remove what was installed and built here
-	rm -rf $(VENV) .venv-vllm .venv-llamacpp tests/dashboards/grafana/node_modules tests/helm/kubernetes/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .venv-llamacpp .venv-torch tests/dashboards/grafana/node_modules tests/helm/kubernetes/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
