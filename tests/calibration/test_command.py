@@ -128,6 +128,9 @@ def test_an_agent_with_the_file_has_the_measured_roofs(
     assert after is not None
     assert before.ridge_flops_per_byte == pytest.approx(206, abs=1)
     assert after.ridge_flops_per_byte == pytest.approx(164, abs=2)
+    # As docs/calibration.md warns: a counter's share is then of the measured bandwidth.
+    assert measured.dram_bytes_per_second is not None
+    assert measured.dram_bytes_per_second.value == pytest.approx(0.875 * 4.4e12, rel=0.01)
     assert measured.spec.flops_per_second["fp8"] == sheet.flops_per_second["fp8"], "not measured"
 
 
