@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from agent import __version__
@@ -21,32 +20,27 @@ from agent.readings import GpuReading
 from agent.roofline.gpus import find_gpu
 from agent.sources.nvml import NvmlSource
 
-OpenGpu = Callable[[str, str], Device]
-"""By UUID and name."""
 
-
-def run(
-    options: argparse.Namespace, *, clock: Clock | None = None, open_gpu: OpenGpu = torch_device.open_gpu
-) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure what was asked for. Gives the exit status."""
-    clock = clock or SystemClock()
+    clock = SystemClock()
     if options.output is not None:
         check_writable(options.output)
-    if open_gpu is torch_device.open_gpu and not torch_device.is_installed():
+    if not torch_device.is_installed():
         raise AgentError(torch_device.LACKING)
-    report = _of_cpu(options, clock) if options.device == "cpu" else _of_gpu(options, clock, open_gpu)
+    report = _of_cpu(options, clock) if options.device == "cpu" else _of_gpu(options, clock)
     for warning in warnings(report):
         sys.stderr.write(f"roofline-agent: {warning}\n")
-    render = {"text": render_text, "json": render_json, "csv": render_csv}[options.format]
-    sys.stdout.write(render(report))
-    if options.output is not None:
+    if options.output is not None:  # first: who reads the table may not read it to its end
         text = render_roofs(report.gpu_name, report.calibration, remarks=remarks(report))
         write_whole(options.output, text)
         sys.stderr.write(f"roofline-agent: the roofs are in {options.output}\n")
+    render = {"text": render_text, "json": render_json, "csv": render_csv}[options.format]
+    sys.stdout.write(render(report))
     return 0
 
 
-def _of_gpu(options: argparse.Namespace, clock: Clock, open_gpu: OpenGpu) -> Report:
+def _of_gpu(options: argparse.Namespace, clock: Clock) -> Report:
     source = NvmlSource(clock=clock)
     try:
         node = settled(source.read)
@@ -64,7 +58,7 @@ def _of_gpu(options: argparse.Namespace, clock: Clock, open_gpu: OpenGpu) -> Rep
             except (AgentError, SourceError):
                 return None
 
-        device = open_gpu(gpu.uuid, gpu.name)
+        device = torch_device.open_gpu(gpu.uuid, gpu.name)
         with Observer(read) as observer:
             calibration = _measure(device, options, clock)
         return Report(

@@ -45,6 +45,9 @@ LEAST_CAPABILITY: Mapping[str, tuple[int, int]] = {
 }
 """From which compute capability on tensor cores have the format: what is emulated below it is no roof."""
 
+NEEDED_NAMES: Mapping[str, tuple[str, ...]] = {"fp8": ("float8_e4m3fn", "_scaled_mm"), "int8": ("_int_mm",)}
+"""What older versions of PyTorch lack."""
+
 
 def is_installed() -> bool:
     """Whether PyTorch can be imported."""
@@ -116,7 +119,7 @@ class TorchDevice:
         """A kernel over fp32 arrays, which move so many bytes together."""
         torch = self._torch
         count = moved_bytes // ARRAYS[kind] // FP32_BYTES
-        with self._allocating():
+        with self._translated(AgentError):
             # Random data: zeros toggle no bits, take less power, and leave the clocks higher than work does.
             arrays = [torch.rand(count, device=self._device) for _ in range(ARRAYS[kind])]
             if kind == "copy":
@@ -137,16 +140,15 @@ class TorchDevice:
         if m < n:
             weight_bytes = k * n * format_of(dtype).bytes_per_element
             copies = math.ceil(CACHE_COPIES * (self.l2_bytes or ANY_CACHE_BYTES) / weight_bytes)
-        try:
-            with self._allocating():
-                return self._timed([_MAKERS[dtype](self, m, k, n) for _ in range(copies)])
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UnsupportedError(f"{self.library} cannot: {reason[0][:200]}") from None
+        with self._translated(UnsupportedError):
+            return self._timed([_MAKERS[dtype](self, m, k, n) for _ in range(copies)])
 
     def _require(self, dtype: str) -> None:
         if dtype == "tf32" and not self._is_gpu:
             raise UnsupportedError("a format of GPUs")
+        for name in NEEDED_NAMES.get(dtype, ()):
+            if not hasattr(self._torch, name):
+                raise UnsupportedError(f"{self.library} has no {name}")
         if self._properties is None:
             return
         capability = (self._properties.major, self._properties.minor)
@@ -155,13 +157,16 @@ class TorchDevice:
             raise UnsupportedError(f"needs compute capability {needed}; this GPU has {has}")
 
     @contextmanager
-    def _allocating(self) -> Iterator[None]:
+    def _translated(self, error_type: type[AgentError]) -> Iterator[None]:
         try:
             yield
-        except getattr(self._torch, "OutOfMemoryError", MemoryError):
+        except self._torch.cuda.OutOfMemoryError:
             raise AgentError(
                 f"{self.name}: its memory does not suffice; does another process take it meanwhile?"
             ) from None
+        except (RuntimeError, TypeError) as error:  # TypeError: a call that other versions make otherwise
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise error_type(f"{self.library} cannot: {reason[0][:200]}") from None
 
     # --- what is multiplied --------------------------------------------------------------------
 
@@ -208,6 +213,10 @@ class TorchDevice:
         return lambda: self._measured([graph.replay]) / len(batch)
 
     def _measured(self, calls: Sequence[Callable[[], object]]) -> float:
+        with self._translated(AgentError):
+            return self._seconds_of(calls)
+
+    def _seconds_of(self, calls: Sequence[Callable[[], object]]) -> float:
         if not self._is_gpu:
             begin = time.perf_counter()
             for call in calls:

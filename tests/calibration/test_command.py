@@ -256,6 +256,26 @@ def test_torch_without_cuda_is_said_so(command: Command) -> None:
     assert "PyTorch 0.0+standin for CUDA 13.0 finds no GPU" in answer.errors
 
 
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"TORCH_STANDIN_FULL": "1"}, "NVIDIA H200: its memory does not suffice"),
+        ({"TORCH_STANDIN_BROKEN": "1"}, "cannot: CUDA error: an illegal memory access was encountered"),
+        ({"TORCH_STANDIN_FREE": "100000000"}, "the GPU has 100 MB of free memory, too little to measure"),
+    ],
+    ids=["no memory", "a fault", "little memory"],
+)
+def test_what_goes_wrong_on_the_way_is_said_without_a_traceback(
+    command: Command, tmp_path: Path, environment: dict[str, str], said: str
+) -> None:
+    output = tmp_path / "roofs.yaml"
+    answer = command.run("--output", str(output), **environment)
+    assert (answer.status, answer.out) == (1, "")
+    assert said in answer.errors
+    assert "Traceback" not in answer.errors
+    assert not output.exists()
+
+
 def test_without_torch_it_says_how_to_get_it(command: Command) -> None:
     (command.directory / "torch.py").unlink()
     answer = command.run()

@@ -91,6 +91,8 @@ class Tensor:
 def rand(*shape: int, device: str, dtype: Dtype | None = None) -> Tensor:
     assert device == "cuda"
     gpu()
+    if os.environ.get("TORCH_STANDIN_FULL"):
+        raise OutOfMemoryError("CUDA out of memory. Tried to allocate")
     return Tensor(shape, dtype or float32)
 
 
@@ -177,6 +179,8 @@ class CUDAGraph:
         self.seconds = 0.0
 
     def replay(self) -> None:
+        if os.environ.get("TORCH_STANDIN_BROKEN"):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with")
         gpu().now += self.seconds
 
 
@@ -197,6 +201,7 @@ cuda = SimpleNamespace(
     mem_get_info=mem_get_info,
     empty_cache=lambda: None,
     synchronize=lambda: None,
+    OutOfMemoryError=OutOfMemoryError,
     Event=Event,
     CUDAGraph=CUDAGraph,
     graph=capture,
