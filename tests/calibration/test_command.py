@@ -20,6 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.calibration.conditions import gpu_at, reasons_against, settled
+from agent.calibration.measure import NEEDED_BYTES
+from agent.cli import main
 from agent.config import load_configuration
 from agent.roofline.gpus import find_gpu
 from tests.calibration import torch_standin
@@ -172,31 +175,50 @@ def test_clocks_held_by_power_are_warned_of_and_noted_in_the_file(command: Comma
     assert "# Warning: power or heat held the clocks down" in output.read_text()
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"processes": "4242:8589934592"}, "processes compute on it: 4242 (not seen from here, 8.59 GB)"),
-        ({"gpm.2": 20}, "its SMs are active for 20 %"),
-        ({"gpm_supported": 0, "utilization_gpu_percent": 50}, "kernels run on it for 50 % of the time"),
-        (
-            {"memory_used_bytes": 64 * 10**9},
-            "64 GB of its memory are in use, by processes that cannot be seen",
-        ),
-        ({"memory_used_bytes": 149 * 10**9, "processes": "4242"}, "are free, and 2.15 GB are needed"),
-    ],
-    ids=["a process", "active SMs", "kernels, without GPM", "memory of somebody unseen", "no memory left"],
-)
-def test_a_busy_gpu_is_refused_and_says_what_to_do(
-    command: Command, tmp_path: Path, settings: Mapping[str, object], said: str
-) -> None:
-    command.stand_in.set(settings)
+def test_a_busy_gpu_is_refused_and_it_is_said_what_to_do(command: Command, tmp_path: Path) -> None:
+    command.stand_in.set({"processes": "4242:8589934592"})
     output = tmp_path / "roofs.yaml"
     answer = command.run("--output", str(output))
     assert (answer.status, answer.out) == (1, "")
-    assert "GPU 0 (NVIDIA H200) is busy" in answer.errors
-    assert said in answer.errors
+    assert "GPU 0 (NVIDIA H200) is busy: processes compute on it: 4242" in answer.errors
     assert "--force" in answer.errors
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, None),
+        ({"processes": "4242:8589934592"}, "processes compute on it: 4242 (not seen from here, 8.59 GB)"),
+        ({"gpm.2": 20}, "its SMs are active for 20 %"),
+        ({"gpm_supported": 0, "utilization_gpu_percent": 50}, "kernels run on it for 50 % of the time"),
+        ({"memory_used_bytes": 64 * 10**9}, "64 GB of its memory are in use, by processes that cannot be"),
+        ({"memory_used_bytes": 149 * 10**9, "processes": "4242"}, "are free, and 2.15 GB are needed"),
+    ],
+    ids=[
+        "idle",
+        "a process",
+        "active SMs",
+        "kernels, without GPM",
+        "memory of somebody unseen",
+        "no memory left",
+    ],
+)
+def test_what_nvml_says_makes_a_gpu_busy(
+    watch: Watch, settings: Mapping[str, object], said: str | None
+) -> None:
+    watched = watch(Machine(gpus=1, settings={**H200, **IDLE, **settings}))
+
+    def sleep(seconds: float) -> None:
+        watched.clock.advance(seconds)
+        watched.stand_in.set({"now_ms": watched.clock.monotonic() * 1000})
+
+    node = settled(watched.source.read, sleep=sleep)
+    reasons = reasons_against(gpu_at(node, 0), needed_bytes=NEEDED_BYTES, name_of=lambda _: None)
+    if said is None:
+        assert reasons == ()
+    else:
+        assert any(said in reason for reason in reasons), reasons
 
 
 def test_a_process_of_this_machine_is_named(command: Command) -> None:
@@ -301,10 +323,11 @@ def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(
 @pytest.mark.parametrize(
     "arguments", [["--dtypes", "bf17"], ["--seconds", "0"], ["--gpu", "-1"], ["--gpu", "first"]]
 )
-def test_wrong_options_are_refused(command: Command, arguments: list[str]) -> None:
-    answer = command.run(*arguments)
-    assert answer.status == 2
-    assert f"argument {arguments[0]}" in answer.errors
+def test_wrong_options_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", *arguments])
+    assert ended.value.code == 2
+    assert f"argument {arguments[0]}" in capsys.readouterr().err
 
 
 def test_an_interrupt_leaves_the_old_file_as_it_was(command: Command, tmp_path: Path) -> None:
