@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,9 @@ LEAST_CAPABILITY: Mapping[str, tuple[int, int]] = {
 NEEDED_NAMES: Mapping[str, tuple[str, ...]] = {"fp8": ("float8_e4m3fn", "_scaled_mm"), "int8": ("_int_mm",)}
 """What older versions of PyTorch lack."""
 
+OF_GPUS = ("fp8", "tf32")
+"""A CPU computes these one number after another, or not at all."""
+
 
 def is_installed() -> bool:
     """Whether PyTorch can be imported."""
@@ -75,6 +79,7 @@ def open_cpu() -> TorchDevice:
 
 
 def _torch() -> Any:
+    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")  # nothing here needs it
     try:
         return importlib.import_module("torch")
     except ModuleNotFoundError as error:
@@ -144,7 +149,7 @@ class TorchDevice:
             return self._timed([_MAKERS[dtype](self, m, k, n) for _ in range(copies)])
 
     def _require(self, dtype: str) -> None:
-        if dtype == "tf32" and not self._is_gpu:
+        if dtype in OF_GPUS and not self._is_gpu:
             raise UnsupportedError("a format of GPUs")
         for name in NEEDED_NAMES.get(dtype, ()):
             if not hasattr(self._torch, name):

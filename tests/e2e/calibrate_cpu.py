@@ -47,7 +47,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
         "--device",
         "cpu",
         "--seconds",
-        "30",
+        "15",
         "--dtypes",
         "bf16,fp8,int8,tf32,fp32",
         "--format",
@@ -57,7 +57,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
         [BIN / "roofline-agent", "calibrate", *options, "--output", output],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     print(done.stdout, done.stderr)
@@ -84,7 +84,7 @@ def test_it_measures_what_torchs_own_stopwatch_measures(measured: tuple[dict[str
 def test_the_numbers_belong_together(measured: tuple[dict[str, Any], Path]) -> None:
     document, _ = measured
     assert document["library"].startswith("PyTorch 2.")
-    assert document["missing"]["tf32"] == "a format of GPUs"
+    assert document["missing"] == {"fp8": "a format of GPUs", "tf32": "a format of GPUs"}
     assert len(document["curve"]) == 13
     for point in (*document["compute"].values(), *document["curve"]):
         assert point["flops_per_second"] == pytest.approx(point["flops"] / point["seconds"])
