@@ -19,7 +19,7 @@ from agent.config import load_configuration
 ROOT = Path(__file__).parents[2]
 BIN = Path(os.environ.get("TORCH_DIR", ROOT / ".venv-torch")).absolute() / "bin"
 APART = 0.5
-"""How far two measurements may be apart, of a CPU that others use as well."""
+"""How far outside its fastest and slowest repeat: others use the CPU as well, now more and now less."""
 
 STOPWATCH = """
 import json, sys, torch
@@ -36,7 +36,7 @@ statement = {
 moved = Timer(statement, globals=globals(), num_threads=threads)
 a, b, out = (torch.randn(size, size) for _ in range(3))
 product = Timer("torch.mm(a, b, out=out)", globals=globals(), num_threads=threads)
-print(json.dumps([timer.blocked_autorange(min_run_time=2).median for timer in (moved, product)]))
+print(json.dumps([sorted(timer.blocked_autorange(min_run_time=5).times) for timer in (moved, product)]))
 """
 
 
@@ -76,9 +76,9 @@ def test_it_measures_what_torchs_own_stopwatch_measures(measured: tuple[dict[str
         timeout=300,
         check=True,
     )
-    moved_seconds, product_seconds = json.loads(done.stdout)
-    assert dram["seconds"] == pytest.approx(moved_seconds, rel=APART)
-    assert product["seconds"] == pytest.approx(product_seconds, rel=APART)
+    moved, multiplied = json.loads(done.stdout)
+    assert moved[0] * (1 - APART) < dram["seconds"] < moved[-1] * (1 + APART)
+    assert multiplied[0] * (1 - APART) < product["seconds"] < multiplied[-1] * (1 + APART)
 
 
 def test_the_numbers_belong_together(measured: tuple[dict[str, Any], Path]) -> None:
