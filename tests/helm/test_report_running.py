@@ -166,7 +166,7 @@ def test_without_a_volume_it_prints_the_review_and_ends_as_the_command_does(
     ran = server.run(tmp_path, *lost)
     assert ran.returncode == 0, ran.stderr
     assert "\n# GPU efficiency review, " in ran.stdout
-    assert "$1,152 paid for 384 GPU hours" in ran.stdout
+    assert "$1,152 was paid for 384 GPU hours" in ran.stdout
     (tmp_path / "again").mkdir()
     wrong = server.run(tmp_path / "again", *lost, "report.extraArgs={--nonsense}")
     assert wrong.returncode == 2, wrong.stderr
