@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "agent.runbooks",
         "agent.signals",
         "agent.units",
+        "agent.whole_file",
         "agent.__init__",
     ),
     ("agent.model_files", "agent.prices"),

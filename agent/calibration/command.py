@@ -13,7 +13,7 @@ from agent.calibration.device import Device
 from agent.calibration.measure import NEEDED_BYTES, Bench, Calibration
 from agent.calibration.progress import Progress
 from agent.calibration.report import Report, remarks, render_csv, render_json, render_text, warnings
-from agent.calibration.roofs_file import check_writable, render_roofs, write_whole
+from agent.calibration.roofs_file import check_writable, render_roofs, write_roofs
 from agent.clock import Clock, SystemClock
 from agent.errors import AgentError, SourceError
 from agent.readings import GpuReading
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"roofline-agent: {warning}\n")
     if options.output is not None:  # first: who reads the table may not read it to its end
         text = render_roofs(report.gpu_name, report.calibration, remarks=remarks(report))
-        write_whole(options.output, text)
+        write_roofs(options.output, text)
         sys.stderr.write(f"roofline-agent: the roofs are in {options.output}\n")
     render = {"text": render_text, "json": render_json, "csv": render_csv}[options.format]
     sys.stdout.write(render(report))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.calibration.measure import Calibration
 from agent.errors import AgentError
+from agent.whole_file import write_whole
 
 
 def peaks_of(calibration: Calibration) -> dict[str, float]:
@@ -50,13 +51,9 @@ def check_writable(path: Path) -> None:
         raise AgentError(f"{path}: {path.parent} cannot be written to")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Whoever reads it meanwhile has the old file or the new one. Raises `AgentError`."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+def write_roofs(path: Path, text: str) -> None:
+    """Whole, or not at all. Raises `AgentError`."""
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text)
     except OSError as error:
         raise AgentError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)

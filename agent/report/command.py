@@ -28,6 +28,7 @@ from agent.report.render import render_html, render_json, render_markdown, rende
 from agent.sources.page import PageLimits
 from agent.sources.prometheus import TOKEN_VARIABLE, Access, PrometheusServer
 from agent.units import render_percent
+from agent.whole_file import write_whole
 
 EXIT_PARTIAL = 3
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
 # --- asking ----------------------------------------------------------------------------------------
 
 
-def _measure(history: History, chosen: period.Review, group_by: str, server: PrometheusServer) -> Measured:
+def _measure(history: History, chosen: period.Periods, group_by: str, server: PrometheusServer) -> Measured:
     earliest = history.earliest_sample(chosen.span)
     if earliest is None:
         _say(f"{server.name}: nothing was recorded until the end of {chosen.name}")
@@ -153,7 +154,7 @@ def _teams(server: PrometheusServer, group_by: str, span: Span) -> Mapping[tuple
 # --- options ---------------------------------------------------------------------------------------
 
 
-def _period(options: argparse.Namespace) -> period.Review:
+def _period(options: argparse.Namespace) -> period.Periods:
     try:
         if options.since is not None:
             return period.between(options.since, options.until, now=time.time())
@@ -232,13 +233,10 @@ def _write(document: Review, directory: Path, formats: Iterable[str]) -> list[Pa
     written = []
     for file, text in texts.items():
         path = directory / file
-        partial = path.with_name(f".{file}.{os.getpid()}")
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8", newline="")
-            partial.replace(path)
+            write_whole(path, text)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise AgentError(f"{path}: cannot be written: {error.strerror}") from None
         written.append(path)
     return written

@@ -10,18 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import AgentError, SourceError
 from agent.report.answers import Answer, Key, Piece
-from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS, Span
 from agent.report.questions import RECORDED_AT_ALL, STEP_SECONDS, Question
 from agent.sources.prometheus import PrometheusServer
+from agent.whole_file import write_whole
 
 TOO_MUCH = (400, 413, 422)
 """Of HTTP: the query is understood and is more than the server gives."""
@@ -68,15 +67,11 @@ class Kept:
         if self._directory is None:
             return
         path = self._directory / f"{name}.json"
-        partial = path.with_suffix(f".{os.getpid()}")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps([[key, [*row.items()]] for key, row in rows.items()]))
-            partial.replace(path)
+            write_whole(path, json.dumps([[key, [*row.items()]] for key, row in rows.items()]))
         except OSError as error:
             _log.warning("%s: cannot be kept: %s", path, error.strerror)
-            with suppress(OSError):
-                partial.unlink()
 
     def forget(self) -> None:
         """Nothing is left of it."""
@@ -158,7 +153,7 @@ class History:
         Raises `AgentError` when nobody can tell.
         """
         within = Span(start=span.start - LOOK_BACK_DAYS * DAY_SECONDS, end=span.end)
-        for step in (DAY_SECONDS, HOUR_SECONDS, 300):
+        for step in (DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS):
             found = self._first_step(within, step)
             if found is None:
                 return None

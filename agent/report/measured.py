@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 from agent.report.answers import Answers
-from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS, Span
 from agent.report.questions import OF_A_SERVICE
 from agent.roofline.cost import MILLION
 
-RECORDED_SECONDS = 300
-"""Between two samples of what is recorded."""
 PER_HOUR = HOUR_SECONDS // RECORDED_SECONDS
 
 COMPARABLE = 0.9
@@ -21,7 +20,7 @@ ServiceKey = tuple[str, str, str, str, str]
 """The values of `OF_A_SERVICE`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """What a review is computed from."""
 
@@ -30,18 +29,20 @@ class Measured:
     before_name: str
     before: Answers
     """Empty where nothing was recorded."""
-    coverage: Mapping[int, float] = field(init=False)
-    """The share of each hour that was recorded of anything, by the Unix time at which it begins."""
-    recorded_hours: float = field(init=False)
-    """The sum of it."""
     earliest_sample: int | None
     group_by: str
     teams: Mapping[tuple[str, str], str]
     """By cluster and namespace, where services are grouped by a label of their namespace."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "coverage", hourly_coverage(self.now))
-        object.__setattr__(self, "recorded_hours", sum(self.coverage.values()))
+    @cached_property
+    def coverage(self) -> Mapping[int, float]:
+        """The share of each hour that was recorded of anything, by the Unix time at which it begins."""
+        return hourly_coverage(self.now)
+
+    @cached_property
+    def recorded_hours(self) -> float:
+        """For which there are samples of anything."""
+        return sum(self.coverage.values())
 
     @property
     def span(self) -> Span:
@@ -61,8 +62,7 @@ class Measured:
     @property
     def sums_compare(self) -> bool:
         """Whether as much was recorded of the period before as of this one."""
-        before = self.coverage_before
-        return before is not None and before >= COMPARABLE * self.recorded_hours / self.span.hours
+        return sums_compare(self.recorded_hours / self.span.hours, self.coverage_before)
 
     def services(self) -> tuple[ServiceKey, ...]:
         """Every one that held a GPU or did anything."""
@@ -87,6 +87,11 @@ def hourly_coverage(answers: Answers) -> dict[int, float]:
 def recorded_hours(answers: Answers) -> float:
     """For which there are samples of anything."""
     return sum(hourly_coverage(answers).values())
+
+
+def sums_compare(coverage: float, before: float | None) -> bool:
+    """Whether of the period before about as large a share was recorded as of this one."""
+    return before is not None and before >= COMPARABLE * coverage
 
 
 def labels_of(key: ServiceKey) -> dict[str, str]:

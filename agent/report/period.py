@@ -9,6 +9,8 @@ from datetime import UTC, date, datetime, timedelta
 
 DAY_SECONDS = 86400
 HOUR_SECONDS = 3600
+RECORDED_SECONDS = 300
+"""Between two samples of what is recorded."""
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 
 
@@ -49,7 +51,7 @@ def instant(seconds: float) -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
+class Periods:
     """The span reviewed, and the one that it is compared with."""
 
     name: str
@@ -58,7 +60,7 @@ class Review:
     previous: Span
 
 
-def month(text: str) -> Review:
+def month(text: str) -> Periods:
     """`2026-11`, compared with the month before. Raises `ValueError`."""
     match = _MONTH.fullmatch(text)
     if match is None or not 1 <= int(match[2]) <= 12:
@@ -67,7 +69,7 @@ def month(text: str) -> Review:
     before = (first - timedelta(days=1)).replace(day=1)
     after = (first + timedelta(days=31)).replace(day=1)
     start, end = _midnight(first), _midnight(after)
-    return Review(
+    return Periods(
         name=f"{first:%Y-%m}",
         span=Span(start=start, end=end),
         previous_name=f"{before:%Y-%m}",
@@ -75,20 +77,20 @@ def month(text: str) -> Review:
     )
 
 
-def last_month(now: float) -> Review:
+def last_month(now: float) -> Periods:
     """The one that ended last."""
     first = instant(now).date().replace(day=1)
     return month(f"{first - timedelta(days=1):%Y-%m}")
 
 
-def between(since: str, until: str | None, *, now: float) -> Review:
+def between(since: str, until: str | None, *, now: float) -> Periods:
     """Any span, compared with the same length before it. Dates are midnights. Raises `ValueError`."""
     start = parse_instant(since)
-    end = int(now) // 300 * 300 if until is None else parse_instant(until)
+    end = int(now) // RECORDED_SECONDS * RECORDED_SECONDS if until is None else parse_instant(until)
     if end <= start:
         raise ValueError(f"{_named(start)} is not before {_named(end)}")
     length = end - start
-    return Review(
+    return Periods(
         name=f"{_named(start)} – {_named(end)}",
         span=Span(start=start, end=end),
         previous_name=f"{_named(start - length)} – {_named(start)}",

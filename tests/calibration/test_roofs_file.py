@@ -9,7 +9,7 @@ import pytest
 from agent.calibration.curve import Point, Product
 from agent.calibration.device import format_of
 from agent.calibration.measure import Calibration, Stream
-from agent.calibration.roofs_file import peaks_of, render_roofs, write_whole
+from agent.calibration.roofs_file import peaks_of, render_roofs, write_roofs
 from agent.calibration.timings import timing_of
 from agent.config import parse_configuration
 from agent.errors import AgentError
@@ -57,9 +57,9 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     taken = tmp_path / "roofs.yaml"
     taken.mkdir()
     with pytest.raises(AgentError, match=r"roofs\.yaml: cannot be written"):
-        write_whole(taken, "roofs: []\n")
+        write_roofs(taken, "roofs: []\n")
     assert list(tmp_path.iterdir()) == [taken]
     whole = tmp_path / "other.yaml"
-    write_whole(whole, "roofs: []\n")
+    write_roofs(whole, "roofs: []\n")
     assert whole.read_text() == "roofs: []\n"
     assert len(list(tmp_path.iterdir())) == 2
