@@ -21,17 +21,18 @@ UNALLOCATED = "unallocated"
 """Of a board in MIG mode, what no instance has: it is paid and has no class."""
 CLASSES: tuple[str, ...] = (*BOTTLENECKS, UNALLOCATED)
 
+AlternativeKind = Literal["fewer_replicas", "other_gpu", "quantized", "disaggregated", "larger_batch"]
 Confidence = Literal["measured", "estimate", "low"]
 """`measured`: sums of counters. `estimate`: of a model, whose assumptions stand beside. `low`: of little."""
 
 
-class Part(BaseModel):
-    """Part of the document."""
+class Element(BaseModel):
+    """Something that the document is made of."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class Period(Part):
+class Period(Element):
     """From the first instant up to the second, which is not in it."""
 
     name: str
@@ -41,7 +42,7 @@ class Period(Part):
     hours: float
 
 
-class Selection(Part):
+class Selection(Element):
     """What was asked about."""
 
     cluster: str | None
@@ -50,7 +51,7 @@ class Selection(Part):
     """`model`, `namespace`, `gpu`, `cluster`, `engine`, or `label:NAME` of a namespace."""
 
 
-class Problem(Part):
+class Problem(Element):
     """A query that gave nothing, or not all: what it leaves out is in no sum."""
 
     what: str
@@ -60,7 +61,7 @@ class Problem(Part):
     end: datetime
 
 
-class EvidenceShare(Part):
+class EvidenceShare(Element):
     """How much of the GPUs' time a quantity was known by this evidence."""
 
     quantity: str
@@ -70,7 +71,7 @@ class EvidenceShare(Part):
     ratio: float
 
 
-class Gap(Part):
+class Gap(Element):
     """Time in which nothing was recorded of anything."""
 
     start: datetime
@@ -78,7 +79,7 @@ class Gap(Part):
     hours: float
 
 
-class OfService(Part):
+class OfService(Element):
     """About a model as it is served: in which cluster, by which software, on what, for whom."""
 
     cluster: str
@@ -100,7 +101,7 @@ class Disagreement(OfService):
     """Modelled ÷ measured; 0.9 to 1.3 is expected."""
 
 
-class Quality(Part):
+class Quality(Element):
     """Whether the numbers can be believed."""
 
     is_poor: bool
@@ -124,7 +125,7 @@ class Quality(Part):
     disagreements: tuple[Disagreement, ...]
 
 
-class Totals(Part):
+class Totals(Element):
     """Everything together."""
 
     nodes: float | None
@@ -153,7 +154,7 @@ class Totals(Part):
     """Of output; the engines' energy."""
 
 
-class ClassTime(Part):
+class ClassTime(Element):
     """Where the seconds went, and what they cost."""
 
     name: str
@@ -167,7 +168,7 @@ class ClassTime(Part):
     """GPU hours by part."""
 
 
-class Batch(Part):
+class Batch(Element):
     """Decode's mean batch, against what it is held to."""
 
     mean: float | None
@@ -212,7 +213,7 @@ class Service(OfService):
     preemptions: float
 
 
-class Group(Part):
+class Group(Element):
     """Services together, as was asked for."""
 
     name: str
@@ -228,7 +229,7 @@ class Group(Part):
     previous_usd_per_million_tokens: float | None
 
 
-class PartTime(Part):
+class PartTime(Element):
     """GPUs of one type."""
 
     part: str
@@ -247,7 +248,7 @@ class PartTime(Part):
     mean_tensor_active_ratio: float | None
 
 
-class Day(Part):
+class Day(Element):
     """One day, or the rest of one."""
 
     date: date
@@ -269,7 +270,7 @@ class Trend(OfService):
     generation_tokens: tuple[float, ...]
 
 
-class Cell(Part):
+class Cell(Element):
     """GPU time that a model spent near one point of the roofline."""
 
     intensity_flops_per_byte: float
@@ -279,7 +280,7 @@ class Cell(Part):
     gpu_hours: float
 
 
-class Roofline(Part):
+class Roofline(Element):
     """Where a model was, hour by hour, on the roofline of its GPUs."""
 
     model: str
@@ -295,7 +296,7 @@ class Roofline(Part):
     """Hours without any work: nowhere on the chart."""
 
 
-class ClockLoss(Part):
+class ClockLoss(Element):
     """GPU time in which something held the clocks down. Reasons overlap, so they do not sum."""
 
     part: str
@@ -320,7 +321,7 @@ class RequestLoss(OfService):
     """If each preempted request computed its mean prompt and half its mean answer again."""
 
 
-class FaultCount(Part):
+class FaultCount(Element):
     """Reports of broken hardware."""
 
     part: str
@@ -329,7 +330,7 @@ class FaultCount(Part):
     count: float
 
 
-class Losses(Part):
+class Losses(Element):
     """Hours that did nothing for anybody."""
 
     clocks: tuple[ClockLoss, ...]
@@ -338,7 +339,7 @@ class Losses(Part):
     unobserved_gpu_hours: float
 
 
-class Attainment(Part):
+class Attainment(Element):
     """How much of what users wanted they got."""
 
     model: str
@@ -356,10 +357,10 @@ class Attainment(Part):
     worst_day_ratio: float | None
 
 
-class Alternative(Part):
+class Alternative(Element):
     """The same traffic, served otherwise."""
 
-    kind: Literal["fewer_replicas", "other_gpu", "quantized", "disaggregated", "larger_batch"]
+    kind: AlternativeKind
     what: str
     """A sentence."""
     gpu: str
@@ -398,7 +399,7 @@ class RightSizing(OfService):
     """Those of typical prices last, else the most saved first."""
 
 
-class Offender(Part):
+class Offender(Element):
     """Something that wastes, and what to do about it."""
 
     rank: int
@@ -422,7 +423,7 @@ class Offender(Part):
     queries: tuple[str, ...]
 
 
-class Identity(Part):
+class Identity(Element):
     """Two ways to one number."""
 
     name: str
@@ -434,7 +435,7 @@ class Identity(Part):
     """Within 1 %: recorded increases are extrapolated to whole intervals, each by itself."""
 
 
-class Query(Part):
+class Query(Element):
     """Where numbers come from."""
 
     id: str
@@ -445,7 +446,7 @@ class Query(Part):
     at: datetime
 
 
-class Review(Part):
+class Review(Element):
     """What was paid, what it did, where the seconds went, and what to do about it."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

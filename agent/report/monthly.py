@@ -18,7 +18,7 @@ from agent.report.offenders import offenders
 from agent.report.period import Span, instant
 from agent.report.positions import rooflines
 from agent.report.quality import quality
-from agent.report.questions import QUESTIONS, whole_query
+from agent.report.questions import QUESTIONS
 from agent.report.right_sizing import right_sizing
 from agent.report.services import groups, services, trends
 from agent.report.summary import summary
@@ -202,7 +202,7 @@ def review(
                 id=question.id,
                 what=question.what,
                 unit=question.unit,
-                promql=whole_query(question, measured.span, matchers),
+                promql=question.promql(measured.span.seconds, matchers),
                 at=instant(measured.span.end),
             )
             for question in QUESTIONS

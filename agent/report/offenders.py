@@ -6,9 +6,10 @@ were held down for is an overlay and may repeat others' hours; it says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agent.report.accounts import TIMES
 from agent.report.document import Alternative, Confidence, Losses, Offender, RightSizing, Service
 from agent.report.losses import HEAT, POWER
 from agent.report.measured import Measured, hours, ratio
@@ -89,11 +90,11 @@ def offenders(
 
 
 def _of_service(row: Service, proposals: tuple[Alternative, ...]) -> Iterator[_Found]:
-    for name, judge in _BY_CLASS.items():
+    for name in TIMES:
         taken = row.hours_by_class[name]
         if not taken or taken < LEAST_SHARE_OF_SERVICE * row.gpu_hours:
             continue
-        judged = judge(row)
+        judged = _memory_bound(row) if name == "memory_bandwidth" else _VERDICTS.get(name)
         if judged is None:
             continue
         kind, title, why, action, runbook = judged
@@ -135,14 +136,44 @@ _Judged = tuple[str, str, str, str, str]
 """Kind, title, why, action, runbook."""
 
 
-def _idle(row: Service) -> _Judged | None:
-    return (
+_VERDICTS: Mapping[str, _Judged] = {
+    "idle": (
         "idle_held",
         "idle, and held",
         "A model was loaded and nobody asked it anything.",
         "Scale its replicas with the traffic, or to what the busiest hour needs; small models share a GPU.",
         "GpuIdleHeld",
-    )
+    ),
+    "host": (
+        "host_bound",
+        "waits for its host",
+        "Between the steps the GPU had nothing to do though there was work.",
+        "Asynchronous scheduling, CUDA graphs, more and faster cores for the engine.",
+        "GpuHostBound",
+    ),
+    "kernel_latency": (
+        "kernel_latency",
+        "its kernels are too small",
+        "Starting kernels took longer than what they do.",
+        "Fewer tensor-parallel ranks, CUDA graphs, a larger batch.",
+        "GpuHostBound",
+    ),
+    "interconnect": (
+        "interconnect",
+        "waits for other GPUs",
+        "Its ranks waited for each other's results.",
+        "Fewer ranks if the model fits, GPUs with NVLink, or pipeline stages between nodes.",
+        "EngineInterconnectBound",
+    ),
+    "unknown": (
+        "unknown",
+        "nobody can tell what bounds it",
+        "There was no evidence, or it contradicted itself.",
+        "See that profiling counters are readable and the model is known to the agent.",
+        "EngineModelDisagrees",
+    ),
+}
+"""By class, whatever the service; computing is what GPUs are for, and what waits for memory depends."""
 
 
 def _memory_bound(row: Service) -> _Judged | None:
@@ -185,56 +216,6 @@ def _memory_bound(row: Service) -> _Judged | None:
         "Serve it with fewer replicas, so that each has a larger batch.",
         "GpuMemoryBoundUnderutilizedByTraffic",
     )
-
-
-def _host_bound(row: Service) -> _Judged | None:
-    return (
-        "host_bound",
-        "waits for its host",
-        "Between the steps the GPU had nothing to do though there was work.",
-        "Asynchronous scheduling, CUDA graphs, more and faster cores for the engine.",
-        "GpuHostBound",
-    )
-
-
-def _kernel_bound(row: Service) -> _Judged | None:
-    return (
-        "kernel_latency",
-        "its kernels are too small",
-        "Starting kernels took longer than what they do.",
-        "Fewer tensor-parallel ranks, CUDA graphs, a larger batch.",
-        "GpuHostBound",
-    )
-
-
-def _interconnect_bound(row: Service) -> _Judged | None:
-    return (
-        "interconnect",
-        "waits for other GPUs",
-        "Its ranks waited for each other's results.",
-        "Fewer ranks if the model fits, GPUs with NVLink, or pipeline stages between nodes.",
-        "EngineInterconnectBound",
-    )
-
-
-def _unknown(row: Service) -> _Judged | None:
-    return (
-        "unknown",
-        "nobody can tell what bounds it",
-        "There was no evidence, or it contradicted itself.",
-        "See that profiling counters are readable and the model is known to the agent.",
-        "EngineModelDisagrees",
-    )
-
-
-_BY_CLASS: Mapping[str, Callable[[Service], _Judged | None]] = {
-    "idle": _idle,
-    "memory_bandwidth": _memory_bound,
-    "host": _host_bound,
-    "kernel_latency": _kernel_bound,
-    "interconnect": _interconnect_bound,
-    "unknown": _unknown,
-}
 
 
 def _preempting(services: Sequence[Service], losses: Losses) -> Iterator[_Found]:

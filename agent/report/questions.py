@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS
 
 Level = Literal["cluster", "node", "model"]
 Step = Literal["day", "hour", "whole"]
@@ -270,19 +270,12 @@ QUESTIONS: tuple[Question, ...] = (
         "engine_kv_limited_sequence_steps", "batch that the KV cache holds times steps", "", step="whole"
     ),
     _of_models("engine_agreement_steps", "modelled over measured bytes times steps", "", step="whole"),
-    _of_models(
-        "engine_slo_events",
-        "events for which an objective counts",
-        "",
-        by=("cluster", "model", "slo"),
-        before=True,
-    ),
-    _of_models(
-        "engine_slo_good_events",
-        "events that met their objective",
-        "",
-        by=("cluster", "model", "slo"),
-        before=True,
+    *(
+        _of_models(name, what, "", by=("cluster", "model", "slo"), before=True)
+        for name, what in (
+            ("engine_slo_events", "events for which an objective counts"),
+            ("engine_slo_good_events", "events that met their objective"),
+        )
     ),
     Question(
         id="slo_objective",
@@ -335,8 +328,3 @@ QUESTIONS: tuple[Question, ...] = (
 )
 
 BY_ID: Mapping[str, Question] = {question.id: question for question in QUESTIONS}
-
-
-def whole_query(question: Question, span: Span, selection: str) -> str:
-    """By which a reader has the sum over the period at once, where a server answers that much."""
-    return question.promql(span.seconds, selection)

@@ -16,7 +16,15 @@ from agent.advice.changes import READABLE_SECONDS, RENTABLE
 from agent.errors import AgentError
 from agent.planning.mix import Latency, LiveMix, Serving
 from agent.planning.sizing import BATCH_MAX, BUSY_RATIO_MAX, Sizing, forecast
-from agent.report.document import Alternative, Confidence, PartTime, Quality, RightSizing, Service
+from agent.report.document import (
+    Alternative,
+    AlternativeKind,
+    Confidence,
+    PartTime,
+    Quality,
+    RightSizing,
+    Service,
+)
 from agent.report.measured import PER_HOUR, Measured, labels_of, ratio, together
 from agent.report.period import HOUR_SECONDS, instant
 from agent.report.positions import serving_of
@@ -209,7 +217,7 @@ class _Case:
         fewer = self._size(mix, {})
         yield from self._worth("fewer_replicas", fewer, present, because, than=None)
         least = self._usd(fewer)
-        for kind, sizing, further in (
+        others: tuple[tuple[AlternativeKind, Sizing | None, str], ...] = (
             ("larger_batch", self._with_larger_batch(mix), ""),
             ("quantized", self._quantized(mix), " Whether answers stay good enough only an evaluation says."),
             (
@@ -217,7 +225,8 @@ class _Case:
                 self._on_other_gpu(mix, present),
                 " Prices of suppliers differ by a factor of two.",
             ),
-        ):
+        )
+        for kind, sizing, further in others:
             yield from self._worth(kind, sizing, present, because + further, than=least)
         yield from self._disaggregated(mix, fewer, present, because)
 
@@ -296,7 +305,13 @@ class _Case:
         )
 
     def _worth(
-        self, kind: Any, sizing: Sizing | None, present: Plan | None, because: str, *, than: float | None
+        self,
+        kind: AlternativeKind,
+        sizing: Sizing | None,
+        present: Plan | None,
+        because: str,
+        *,
+        than: float | None,
     ) -> Iterator[Alternative]:
         """The alternative, where it saves enough: of what was paid, and of what `than` would cost."""
         paid, usd = self.paid, None if sizing is None else self._usd(sizing)
@@ -338,7 +353,7 @@ class _Case:
         return sizing.gpus * sizing.plan.usd_per_hour * self.measured.recorded_hours
 
 
-def _in_words(kind: str, sizing: Sizing, service: Service) -> str:
+def _in_words(kind: AlternativeKind, sizing: Sizing, service: Service) -> str:
     plan = sizing.plan
     size = f"{sizing.gpus} × {plan.spec.name}"
     if plan.gpus > 1:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.report.document import CLASSES, ClassTime, Day, Group, PartTime, Review, Service
-from agent.report.measured import COMPARABLE
+from agent.report.measured import sums_compare
 from agent.report.render.blocks import Block, Cell, Chart, Prose, Section, cell
 from agent.report.render.fields import Field, numbers, table, worded
 from agent.report.render.words import (
@@ -43,13 +43,11 @@ def since(review: Review, now: float | None, before: float | None) -> str:
 
 def sum_since(review: Review, now: float | None, before: float | None) -> str:
     """The same of a sum, which says nothing where less was recorded of the period before."""
-    return since(review, now, before) if sums_compare(review) else ""
+    return since(review, now, before) if _sums_compare(review) else ""
 
 
-def sums_compare(review: Review) -> bool:
-    """Whether as much was recorded of the period before as of this one."""
-    before = review.previous_coverage_ratio
-    return before is not None and before >= COMPARABLE * review.quality.coverage_ratio
+def _sums_compare(review: Review) -> bool:
+    return sums_compare(review.quality.coverage_ratio, review.previous_coverage_ratio)
 
 
 def compared_words(review: Review) -> str:
@@ -57,7 +55,7 @@ def compared_words(review: Review) -> str:
     if review.previous is None:
         return "nothing to compare with"
     text = f"compared with {period_name(review.previous)}"
-    if sums_compare(review) or review.previous_coverage_ratio is None:
+    if _sums_compare(review) or review.previous_coverage_ratio is None:
         return text
     recorded = percent(review.previous_coverage_ratio)
     return f"{text}, of which only {recorded} was recorded: quotients are compared, sums are not"

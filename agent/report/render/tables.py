@@ -17,13 +17,13 @@ from agent.report.document import (
     ClockLoss,
     Day,
     Disagreement,
+    Element,
     EvidenceShare,
     FaultCount,
     Gap,
     Group,
     Identity,
     Offender,
-    Part,
     PartTime,
     Problem,
     Query,
@@ -98,7 +98,7 @@ def render_tables(review: Review) -> dict[str, str]:
     return {name: _written(rows, _header(name)) for name, rows in tables.items()}
 
 
-_PARTS: Mapping[str, type[Part]] = {
+_ELEMENTS: Mapping[str, type[Element]] = {
     "totals.csv": Totals,
     "classes.csv": ClassTime,
     "parts.csv": PartTime,
@@ -126,11 +126,11 @@ def _header(file: str) -> tuple[str, ...]:
     """The columns that a file has whatever its rows, in the document's order."""
     if file == "trends.csv":
         return ("date", *_SERVED, "usd_per_million_tokens", "joules_per_million_tokens", "generation_tokens")
-    part = _PARTS.get(file)
-    if part is None:
+    element = _ELEMENTS.get(file)
+    if element is None:
         return ()
-    plain = (name for name in part.model_fields if name not in (*_DICTIONARIES, *_NESTED))
-    return (("period",) if part is Totals else ()) + tuple(plain)
+    plain = (name for name in element.model_fields if name not in (*_DICTIONARIES, *_NESTED))
+    return (("period",) if element is Totals else ()) + tuple(plain)
 
 
 _SERVED = ("cluster", "model", "engine", "part", "namespace")
@@ -144,22 +144,22 @@ def _totals(review: Review) -> list[Row]:
     return rows
 
 
-def _rows(parts: Iterable[Part]) -> list[Row]:
-    return [_flat(part) for part in parts]
+def _rows(elements: Iterable[Element]) -> list[Row]:
+    return [_flat(element) for element in elements]
 
 
-def _prefixed(prefix: str, part: Part | None) -> Row:
-    return {} if part is None else {f"{prefix}_{name}": value for name, value in _flat(part).items()}
+def _prefixed(prefix: str, element: Element | None) -> Row:
+    return {} if element is None else {f"{prefix}_{name}": value for name, value in _flat(element).items()}
 
 
-def _flat(part: Part, *, without: Sequence[str] = ()) -> dict[str, Value]:
-    """A part's fields; those of parts in it and of dictionaries beside them."""
+def _flat(element: Element, *, without: Sequence[str] = ()) -> dict[str, Value]:
+    """Its fields; those of elements in it and of dictionaries beside them."""
     row: dict[str, Value] = {}
-    for name in type(part).model_fields:
-        value = getattr(part, name)
+    for name in type(element).model_fields:
+        value = getattr(element, name)
         if name in without:
             continue
-        if isinstance(value, Part):
+        if isinstance(value, Element):
             row |= _prefixed(name, value)
         elif isinstance(value, dict):
             row |= {_DICTIONARIES[name].format(key): each for key, each in value.items()}
