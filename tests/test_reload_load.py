@@ -26,6 +26,7 @@ from agent.simulate.node import SimulatedNode
 from agent.simulate.scenarios import SCENARIOS
 from tests.machines import MACHINES
 from tests.nvml_standin import StandIn
+from tests.rig.programs import announced_port
 
 USER = ("prometheus", "wonderland")
 SCRAPERS = 2
@@ -148,12 +149,7 @@ class Daemon:
         return self._log.read_text()
 
     def _port(self) -> str:
-        end = time.monotonic() + HUNG_SECONDS
-        while not (found := re.findall(r"answers on port (\d+)", self.log)):
-            assert time.monotonic() < end, self.log
-            assert self.process.poll() is None, self.log
-            time.sleep(0.05)
-        return str(found[0])
+        return announced_port(self.process, lambda: self.log, seconds=HUNG_SECONDS)
 
     def good(self, **changes: Any) -> str:
         """A configuration that is right."""

@@ -22,8 +22,8 @@ from agent.readings import CLOCK_LIMITS
 from agent.report.questions import QUESTIONS
 from agent.roofline.bottleneck import BOTTLENECKS
 from rules.recordings import INTERVAL_SECONDS, RECORDED
-from tests.promtool import promtool
-from tests.rig.programs import Program, free_port, running
+from tests.promtool import back_fill
+from tests.rig.programs import Program, stored_prometheus
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 END = datetime(2026, 10, 1, tzinfo=UTC)
@@ -96,20 +96,16 @@ def fill(directory: Path, names: Iterator[str]) -> tuple[int, int]:
     instants = [
         f" {at}\n" for at in range(int(START.timestamp()) + 37, int(END.timestamp()), INTERVAL_SECONDS)
     ]
-    text = directory / "history.txt"
     counted = 0
-    with text.open("w") as written:
+
+    def lines() -> Iterator[str]:
+        nonlocal counted
         for number, name in enumerate(names):
             counted += 1
             value = f"{name} {100 + number % 200}."
-            written.write("".join([f"{value}{at % 10}{instant}" for at, instant in enumerate(instants)]))
-        written.write("# EOF\n")
-    made = promtool(
-        *("tsdb", "create-blocks-from", "openmetrics", "--quiet", "--max-block-duration=750h"),
-        *(text, directory / "data"),
-    )
-    assert made.returncode == 0, made.stderr
-    text.unlink()
+            yield "".join([f"{value}{at % 10}{instant}" for at, instant in enumerate(instants)])
+
+    back_fill(lines(), directory)
     return counted, counted * len(instants)
 
 
@@ -122,16 +118,7 @@ def measure(nodes: int, models: int, *, max_samples: int) -> None:
             more = fill(directory, series(("node",), range(begin, min(begin + CHUNK_NODES, nodes)), models))
             counted, samples = counted + more[0], samples + more[1]
         size = sum(path.stat().st_size for path in (directory / "data").rglob("*") if path.is_file())
-        (directory / "prometheus.yml").write_text("{}\n")
-        port = free_port()
-        command = [
-            *("prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"),
-            *("--storage.tsdb.retention.time=100y", f"--query.max-samples={max_samples}"),
-            f"--web.listen-address=127.0.0.1:{port}",
-        ]
-        with running(
-            command, package="prometheus", port=port, ready="/-/ready", directory=directory
-        ) as program:
+        with stored_prometheus(directory, f"--query.max-samples={max_samples}") as program:
             seconds, cpu, resident = run(program, directory / "out")
             queries = sum(
                 value
@@ -139,7 +126,7 @@ def measure(nodes: int, models: int, *, max_samples: int) -> None:
                 if "query" in labels
             )
             server = program.metric("process_cpu_seconds_total")[""]
-            memory = peak_bytes(port)
+            memory = peak_bytes(program.url.rpartition("/")[2])
         cells = (
             (f"{nodes}", 6),
             (f"{models}", 8),
@@ -175,17 +162,17 @@ def run(program: Program, output: Path) -> tuple[float, float, float]:
     return time.monotonic() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 
 
-def peak_bytes(port: int) -> float:
-    """The most memory that the program which listens there had."""
+def peak_bytes(address: str) -> float:
+    """The most memory that the Prometheus which listens there had."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             command = (status.parent / "cmdline").read_bytes()
-            if f"127.0.0.1:{port}".encode() in command and b"prometheus" in command:
+            if address.encode() in command and b"prometheus" in command:
                 (line,) = [each for each in status.read_text().splitlines() if each.startswith("VmHWM")]
                 return float(line.split()[1]) * 1024
         except OSError:
             continue
-    raise AssertionError(f"nobody listens at {port}")
+    raise AssertionError(f"nobody listens at {address}")
 
 
 def main() -> None:

@@ -11,13 +11,12 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.roofline.bottleneck import BOTTLENECKS
-from tests.promtool import promtool
-from tests.rig.programs import Program, free_port, running
+from tests.promtool import back_fill
+from tests.rig.programs import Program, stored_prometheus
 
 STEP_SECONDS = 300
 DAY_SECONDS = 86400
@@ -34,12 +33,15 @@ class History:
     labels: tuple[str, ...]
     days: float
 
+    def instants(self, end: int) -> range:
+        """Of its samples, in Unix time."""
+        return range(end - int(self.days * DAY_SECONDS), end, STEP_SECONDS)
+
     def lines(self, end: int) -> Iterator[str]:
         """Series by series; values differ, so that nothing compresses better than it would."""
         yield f"# TYPE {self.name} gauge\n"
-        steps = range(end - int(self.days * DAY_SECONDS), end, STEP_SECONDS)
         for position, labels in enumerate(self.labels):
-            for at in steps:
+            for at in self.instants(end):
                 value = 100 + (at // STEP_SECONDS * 37 + position * 101) % 1000 / 7
                 yield f"{self.name}{{{LABELS},{labels}}} {value:.6g} {at}\n"
 
@@ -125,52 +127,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         end = int(time.time()) // STEP_SECONDS * STEP_SECONDS
-        samples = fill(directory, given, end)
+        back_fill(lines(given, end), directory)
+        samples = sum(len(history.labels) * len(history.instants(end)) for history in given)
         size = sum(path.stat().st_size for path in (directory / "data").rglob("*") if path.is_file())
         series = sum(len(history.labels) for history in given)
         print(f"{series:,} recorded series, {samples:,} samples, {size / samples:.2f} bytes each on disk")
-        with prometheus(directory) as program:
+        with stored_prometheus(directory) as program:
             print(f"{'':36}{'samples':>14}{'at once':>12}{'seconds':>10}")
             for question in QUESTIONS:
                 ask(program, question, end)
 
 
-def fill(directory: Path, given: tuple[History, ...], end: int) -> int:
-    """Write the histories into blocks. Gives the number of samples."""
-    samples = 0
-    text = directory / "history.txt"
-    with text.open("w") as written:
-        for history in given:
-            for line in history.lines(end):
-                samples += line[0] != "#"
-                written.write(line)
-        written.write("# EOF\n")
-    made = promtool(
-        *("tsdb", "create-blocks-from", "openmetrics", "--quiet", "--max-block-duration=744h"),
-        *(text, directory / "data"),
-    )
-    assert made.returncode == 0, made.stderr
-    text.unlink()
-    return samples
-
-
-def prometheus(directory: Path) -> AbstractContextManager[Program]:
-    """One that scrapes nothing."""
-    (directory / "prometheus.yml").write_text("{}\n")
-    port = free_port()
-    return running(
-        [
-            "prometheus",
-            f"--config.file={directory / 'prometheus.yml'}",
-            f"--storage.tsdb.path={directory / 'data'}",
-            "--storage.tsdb.retention.time=60d",
-            f"--web.listen-address=127.0.0.1:{port}",
-        ],
-        package="prometheus",
-        port=port,
-        ready="/-/ready",
-        directory=directory,
-    )
+def lines(given: tuple[History, ...], end: int) -> Iterator[str]:
+    """Of all histories."""
+    for history in given:
+        yield from history.lines(end)
 
 
 def ask(program: Program, question: Question, end: int) -> None:

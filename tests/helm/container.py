@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import agent
 from tests.rig.programs import tool
 
@@ -28,6 +30,12 @@ INSTALLED = Path(os.environ.get("AGENT_PREFIX", sys.prefix))
 """Where the agent is installed; AGENT_PREFIX names another place, such as one made from the lock."""
 SOURCES = Path(agent.__file__).parents[1]
 """Where its modules are: in the installation, or in a checkout to which it leads."""
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 and "CI" not in os.environ,
+    reason="a container's root can be made by root alone",
+)
+"""Where nobody promised root; under CI its absence is a failure."""
 
 Files = Mapping[str, Mapping[str, str]]
 """Of each ConfigMap or Secret, by name."""

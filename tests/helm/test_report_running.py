@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,9 +15,9 @@ import yaml
 
 from helm.chart import CHART
 from tests.helm.chart import render, review_of
-from tests.helm.container import Cluster, command_of
+from tests.helm.container import Cluster, command_of, needs_root
 from tests.helm.test_running import until
-from tests.promtool import promtool
+from tests.promtool import back_fill
 from tests.rig.programs import free_port, tool
 from tests.web.certificates import Authority
 
@@ -28,10 +27,7 @@ CHAT = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidde
 LAST = (datetime.now(UTC).replace(day=1) - timedelta(days=1)).strftime("%Y-%m")
 """What is reviewed."""
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 and "CI" not in os.environ,
-    reason="a container's root can be made by root alone",
-)
+pytestmark = needs_root
 
 
 @dataclass(frozen=True)
@@ -81,11 +77,7 @@ def recorded() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("server")
-    (directory / "history.txt").write_text("".join(recorded()) + "# EOF\n")
-    made = promtool(
-        "tsdb", "create-blocks-from", "openmetrics", directory / "history.txt", directory / "data"
-    )
-    assert made.returncode == 0, made.stderr
+    back_fill(recorded(), directory)
     authority = Authority(directory)
     own, client = authority.vouch("server", f"DNS:{HOST},IP:127.0.0.1"), authority.vouch("client")
     web = {

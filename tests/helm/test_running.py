@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import os
 import ssl
 import subprocess
 import time
@@ -24,7 +23,7 @@ import yaml
 
 from helm.chart import CHART
 from tests.helm.chart import of_kind, pod_of, render, the
-from tests.helm.container import Cluster, command_of, lay_files, running
+from tests.helm.container import Cluster, command_of, lay_files, needs_root, running
 from tests.helm.scraping import scrape_configuration
 from tests.nvml_standin import StandIn
 from tests.rig import programs
@@ -35,10 +34,7 @@ PASSWORD = "not 94 % of anything"
 NAME = "roofline-agent.gpu.svc"
 SECONDS = 60.0
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 and "CI" not in os.environ,
-    reason="a container's root can be made by root alone",
-)
+pytestmark = needs_root
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 import requests
 
+from tests.promtool import back_fill
 from tests.report.month import Month, json_lines, openmetrics_lines
-from tests.report.raw_span import Span, back_fill, make_span, prometheus
-from tests.rig.programs import Program, free_port, running
+from tests.report.raw_span import Span, make_span
+from tests.rig.programs import Program, free_port, running, stored_prometheus
 
 _T = TypeVar("_T")
 
@@ -51,7 +52,7 @@ def month_of(shared: Path) -> Month:
 def in_prometheus(made: Path, directory: Path) -> Iterator[Program]:
     """One that answers of blocks that were made: of links to them, since it changes what it holds."""
     shutil.copytree(made / "data", directory / "data", copy_function=os.link)
-    with prometheus(directory) as program:
+    with stored_prometheus(directory) as program:
         yield program
 
 

@@ -48,47 +48,61 @@ def limited_server() -> Iterator[LimitedServer]:
     """It runs until it is left."""
     state = LimitedServer()
 
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(request.path)
+        given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        asked = _asked(given, dict(request.headers.items()))
+        state.asked.append(asked)
+        status = state.refuses(asked)
+        if status is not None:
+            refusal = {"status": "error", "errorType": "execution", "error": "no"}
+            send(request, status, json.dumps(refusal).encode())
+            return
+        value = f"{asked.window:.0f}"
+        series: dict[str, object] = {"metric": {"cluster": "a"}}
+        if parts.path.endswith("query_range"):
+            instants = [asked.start + asked.window]
+            while instants[-1] + float(given["step"]) <= asked.end:
+                instants.append(instants[-1] + float(given["step"]))
+            series["values"], kind = [[at, value] for at in instants], "matrix"
+        else:
+            series["value"], kind = [asked.end, value], "vector"
+        document = {"status": "success", "data": {"resultType": kind, "result": [series]}}
+        send(request, 200, json.dumps(document).encode())
+
+    with served(answer) as url:
+        state.url = url
+        yield state
+
+
+@contextmanager
+def served(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """The URL at which each GET is answered so, until it is left."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            given = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            asked = _asked(given, dict(self.headers.items()))
-            state.asked.append(asked)
-            status = state.refuses(asked)
-            if status is not None:
-                self._send(status, {"status": "error", "errorType": "execution", "error": "no"})
-                return
-            value = f"{asked.window:.0f}"
-            series: dict[str, object] = {"metric": {"cluster": "a"}}
-            if parts.path.endswith("query_range"):
-                instants = [asked.start + asked.window]
-                while instants[-1] + float(given["step"]) <= asked.end:
-                    instants.append(instants[-1] + float(given["step"]))
-                series["values"], kind = [[at, value] for at in instants], "matrix"
-            else:
-                series["value"], kind = [asked.end, value], "vector"
-            self._send(200, {"status": "success", "data": {"resultType": kind, "result": [series]}})
-
-        def _send(self, status: int, document: object) -> None:
-            body = json.dumps(document).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            answer(self)
 
         def log_request(self, code: object = None, size: object = None) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield state
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def send(request: BaseHTTPRequestHandler, status: int, body: bytes = b"") -> None:
+    """The whole answer."""
+    request.send_response(status)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
 
 
 def _asked(given: dict[str, str], headers: dict[str, str]) -> Asked:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from agent.simulate.engine import WorkDone
 from agent.simulate.parts import H100, H200, L40S
 from agent.simulate.scenario import Engine, Fault, Gpu, Scenario, Traffic, TrafficChange
 from agent.simulate.scenarios import SCENARIOS
-from tests.promtool import promtool
+from tests.promtool import back_fill, promtool
 from tests.report.truth import GpuTruth, ServiceTruth
-from tests.rig.programs import Program, free_port, running
+from tests.rig.programs import Program, stored_prometheus
 from tests.simulated import Watched, watch_scenario
 
 ROOT = Path(__file__).parents[2]
@@ -332,46 +331,12 @@ def _counters(page: str) -> dict[Recorded, float]:
 # --- rules over pages -------------------------------------------------------------------------------
 
 
-def back_fill(lines: Iterable[str], directory: Path) -> None:
-    """Write the history into blocks, in the folder `data`: the fewest, since each reads all of it."""
-    history = directory / "history.txt"
-    with history.open("w") as written:
-        written.writelines(lines)
-        written.write("# EOF\n")
-    made = promtool(
-        *("tsdb", "create-blocks-from", "openmetrics", "--quiet", "--max-block-duration=5000h"),
-        *(history, directory / "data"),
-    )
-    assert made.returncode == 0, made.stderr
-    history.unlink()
-
-
-def prometheus(directory: Path, *options: str) -> AbstractContextManager[Program]:
-    """One that scrapes nothing, over the folder `data`."""
-    (directory / "prometheus.yml").write_text("{}\n")
-    port = free_port()
-    return running(
-        [
-            "prometheus",
-            "--config.file=prometheus.yml",
-            "--storage.tsdb.path=data",
-            "--storage.tsdb.retention.time=100y",
-            f"--web.listen-address=127.0.0.1:{port}",
-            *options,
-        ],
-        package="prometheus",
-        port=port,
-        ready="/-/ready",
-        directory=directory,
-    )
-
-
 def evaluate_rules(directory: Path, *, start: float, end: float) -> None:
     """Into blocks beside the pages. What reads a recorded series is evaluated when that is there."""
     for stage in _stages():
         # A group's evaluations are at instants that follow from its name and its file's, so it keeps both.
         (directory / "recordings.yaml").write_text(yaml.safe_dump({"groups": stage}))
-        with prometheus(directory) as program:
+        with stored_prometheus(directory) as program:
             made = promtool(
                 *("tsdb", "create-blocks-from", "rules", "--quiet", f"--url={program.url}"),
                 *(f"--start={start:.0f}", f"--end={end:.0f}", "--output-dir=made", "recordings.yaml"),
@@ -541,7 +506,7 @@ def make_span(directory: Path) -> Span:
     end = max(node.origin + node.seconds for node in NODES)
     back_fill(lines, directory)
     evaluate_rules(directory, start=START, end=end)
-    with prometheus(directory) as program:
+    with stored_prometheus(directory) as program:
         samples = recorded(program, start=START, end=end)
     instants = {
         level: sorted({sample.at for sample in samples if sample.level == level})

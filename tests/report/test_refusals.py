@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote_plus
 
@@ -16,11 +15,11 @@ import pytest
 import requests
 
 from agent.report.document import Review
+from tests.promtool import back_fill
 from tests.report.databases import in_prometheus
-from tests.report.limited_server import limited_server
-from tests.report.raw_span import back_fill, prometheus
+from tests.report.limited_server import limited_server, send, served
 from tests.report.test_review import near, report
-from tests.rig.programs import Program
+from tests.rig.programs import Program, stored_prometheus
 
 FIRST = int(datetime(2026, 9, 3, tzinfo=UTC).timestamp())
 HOURS = 48
@@ -57,7 +56,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def small_prometheus(small: Path, directory: Path, *options: str) -> Iterator[Program]:
     shutil.copytree(small / "data", directory / "data")
-    with prometheus(directory, *options) as program:
+    with stored_prometheus(directory, *options) as program:
         yield program
 
 
@@ -137,31 +136,15 @@ def test_a_server_that_gives_nothing_is_told(small: Path, tmp_path: Path, status
 def refusing(url: str, text: str, status: int) -> Iterator[str]:
     """The same server, but for queries that hold the text."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if text in unquote_plus(self.path):
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            answer = requests.get(url + self.path, timeout=30)
-            self.send_response(answer.status_code)
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if text in unquote_plus(request.path):
+            send(request, status)
+            return
+        given = requests.get(url + request.path, timeout=30)
+        send(request, given.status_code, given.content)
 
-        def log_request(self, code: object = None, size: object = None) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(answer) as own:
+        yield own
 
 
 # --- what is not there -----------------------------------------------------------------------------

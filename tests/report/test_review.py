@@ -305,6 +305,7 @@ def test_what_nobody_holds_is_told_by_node(program: Program, truth: Truth, tmp_p
         for row in Review.model_validate_json(file.read_text()).offenders
         if row.kind == "held_by_no_engine"
     }
+    assert found
     for node, usd in found.items():
         assert usd == near(lonely[node])
 
@@ -389,7 +390,8 @@ def test_every_number_has_its_query(program: Program, review: Review) -> None:
     of["workload_namespace"] = first.namespace
     assert total("engine_cost_usd", location="local", **of) == exact(first.usd)
     assert total("hourly_engine_flops", **of) == exact(first.flops)
-    assert all(database.at_end(query.promql) is not None for query in review.queries)
+    for query in review.queries:
+        database.at_end(query.promql)  # raises where it is not understood
 
 
 @pytest.fixture(scope="module")

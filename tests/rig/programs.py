@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,16 @@ def tool(command: str, package: str) -> str:
     found = shutil.which(command)
     assert found, f"{command} is missing: it is in the package {package}, which `make tools` installs"
     return found
+
+
+def announced_port(process: subprocess.Popen[bytes], log: Callable[[], str], *, seconds: float) -> str:
+    """Where an agent of ours says that it answers, by its log."""
+    end = time.monotonic() + seconds
+    while not (found := re.findall(r"answers on port (\d+)", log())):
+        assert time.monotonic() < end, log()
+        assert process.poll() is None, log()
+        time.sleep(0.05)
+    return str(found[0])
 
 
 def free_port() -> int:
@@ -112,6 +123,26 @@ def running(
         yield program
     finally:
         program.end()
+
+
+def stored_prometheus(directory: Path, *options: str) -> AbstractContextManager[Program]:
+    """A Prometheus that scrapes nothing, and answers of the folder `data`, however old that is."""
+    (directory / "prometheus.yml").write_text("{}\n")
+    port = free_port()
+    return running(
+        [
+            "prometheus",
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            "--storage.tsdb.retention.time=100y",
+            f"--web.listen-address=127.0.0.1:{port}",
+            *options,
+        ],
+        package="prometheus",
+        port=port,
+        ready="/-/ready",
+        directory=directory,
+    )
 
 
 class Database:

@@ -33,6 +33,7 @@ from agent.simulate.node import SimulatedNode
 from agent.simulate.scenarios import SCENARIOS
 from tests.machines import MACHINES
 from tests.nvml_standin import StandIn
+from tests.rig.programs import announced_port
 from tests.soak.fronts import FAILING, SLOW, TRUE_SPOILS, Front
 from tests.soak.promises import Held, Ledger, Page
 
@@ -123,12 +124,7 @@ class Daemon:
         )
 
     def _port(self) -> str:
-        end = time.monotonic() + HUNG_SECONDS
-        while not (found := re.findall(r"answers on port (\d+)", self.log)):
-            assert time.monotonic() < end, self.log
-            assert self.process.poll() is None, self.log
-            time.sleep(0.05)
-        return str(found[0])
+        return announced_port(self.process, lambda: self.log, seconds=HUNG_SECONDS)
 
     @property
     def pid(self) -> int:
