@@ -54,6 +54,14 @@ def _check_dtype(value: str) -> str:
     return value
 
 
+def _compute_dtype(value: str) -> str:
+    """The roof that products of such numbers run under, by its one name: fp16 has that of bf16."""
+    dtype = find_dtype(_check_dtype(value))
+    if dtype is None or (dtype.compute == "bf16" and dtype.name != "bf16"):
+        raise ValueError("its products are computed in bf16: give that roof")
+    return dtype.compute
+
+
 def _check_url(value: str) -> str:
     parts = urlsplit(value)
     port = parts.port  # raises ValueError for one that cannot be
@@ -65,6 +73,7 @@ def _check_url(value: str) -> str:
 
 
 DtypeName = Annotated[str, AfterValidator(_check_dtype)]
+ComputeDtypeName = Annotated[str, AfterValidator(_compute_dtype)]
 
 
 class Section(BaseModel):
@@ -291,18 +300,31 @@ class Price(Section):
 
 
 class RoofOverride(Section):
-    """Peaks of a part that the catalogue does not know, or knows otherwise."""
+    """Peaks of a part that the catalogue does not know, or knows otherwise, and what its kernels reach."""
 
     gpu: str
     dram_bytes_per_second: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    flops_per_second: dict[DtypeName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    achievable_dram_bytes_per_second: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """What good kernels were measured to reach of the peak; the catalogue has a ratio by kind of memory."""
+    flops_per_second: dict[ComputeDtypeName, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         default_factory=dict
     )
 
+    @property
+    def peak_dram_bytes_per_second(self) -> float | None:
+        """As configured, else the catalogue's."""
+        known = find_gpu(self.gpu)
+        return self.dram_bytes_per_second or (known.dram_bytes_per_second if known is not None else None)
+
     @model_validator(mode="after")
     def _enough(self) -> RoofOverride:
-        if self.dram_bytes_per_second is None and find_gpu(self.gpu) is None:
+        peak, reached = self.peak_dram_bytes_per_second, self.achievable_dram_bytes_per_second
+        if peak is None:
             raise ValueError(f"{self.gpu!r} is not in the catalogue, so dram_bytes_per_second is needed")
+        if reached is not None and reached > peak:
+            raise ValueError(
+                f"achievable_dram_bytes_per_second is {reached:.3g}, more than the peak of {peak:.3g}"
+            )
         return self
 
 

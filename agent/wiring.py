@@ -340,23 +340,19 @@ def _configured_facts(engine: Engine) -> ModelFacts:
 
 
 def _override(roof: RoofOverride) -> GpuSpec:
-    """The catalogue's row with the configured peaks in place of its own."""
-    known = find_gpu(roof.gpu)
-    if known is not None:
-        return replace(
-            known,
-            nvml_names=(roof.gpu, *known.nvml_names),
-            dram_bytes_per_second=roof.dram_bytes_per_second or known.dram_bytes_per_second,
-            flops_per_second={**known.flops_per_second, **roof.flops_per_second},
-            origin="configuration",
-        )
-    if roof.dram_bytes_per_second is None:
+    """The catalogue's row with the configured figures in place of its own."""
+    peak = roof.peak_dram_bytes_per_second
+    if peak is None:
         raise AssertionError("the configuration asks for the bandwidth of a part that is not known")
-    return GpuSpec(
-        name=roof.gpu,
-        nvml_names=(roof.gpu,),
-        memory_gigabytes=0,
-        dram_bytes_per_second=roof.dram_bytes_per_second,
-        flops_per_second=roof.flops_per_second,
-        origin="configuration",
+    spec = find_gpu(roof.gpu) or GpuSpec(
+        name=roof.gpu, nvml_names=(), memory_gigabytes=0, dram_bytes_per_second=peak
+    )
+    reached = roof.achievable_dram_bytes_per_second
+    return replace(
+        spec,
+        nvml_names=(roof.gpu, *spec.nvml_names),
+        dram_bytes_per_second=peak,
+        achievable_dram_ratio=spec.achievable_dram_ratio if reached is None else reached / peak,
+        flops_per_second={**spec.flops_per_second, **roof.flops_per_second},
+        origin="configuration" if roof.dram_bytes_per_second or roof.flops_per_second else spec.origin,
     )

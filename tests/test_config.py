@@ -66,6 +66,12 @@ def test_the_bad_configurations_are_there() -> None:
     assert len(list(BAD.glob("*.yaml"))) >= 8
 
 
+def test_a_roof_goes_by_the_one_name_of_its_dtype() -> None:
+    text = "roofs: [{gpu: H100, flops_per_second: {fp16: 9.0e14, fp8_block: 1.9e15, nvfp4: 4.0e15}}]"
+    (roof,) = parse_configuration(text, origin="x").roofs
+    assert roof.flops_per_second == {"bf16": 9e14, "fp8": 1.9e15, "fp4": 4e15}
+
+
 def test_a_config_json_is_read_and_checked(tmp_path: Path) -> None:
     good = tmp_path / "config.json"
     shape = {

@@ -12,12 +12,12 @@ from agent.calibration.conditions import Observer, gpu_at, reasons_against, sett
 from agent.calibration.device import Device
 from agent.calibration.measure import NEEDED_BYTES, Bench, Calibration
 from agent.calibration.progress import Progress
-from agent.calibration.report import Report, remarks, render_csv, render_json, render_text, warnings
+from agent.calibration.report import Report, peaks_of, remarks, render_csv, render_json, render_text, warnings
 from agent.calibration.roofs_file import check_writable, render_roofs, write_roofs
 from agent.clock import Clock, SystemClock
 from agent.errors import AgentError, SourceError
 from agent.readings import GpuReading
-from agent.roofline.gpus import find_gpu
+from agent.roofline.gpus import bandwidth_from_clock, find_gpu
 from agent.sources.nvml import NvmlSource
 
 
@@ -32,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     for warning in warnings(report):
         sys.stderr.write(f"roofline-agent: {warning}\n")
     if options.output is not None:  # first: who reads the table may not read it to its end
-        text = render_roofs(report.gpu_name, report.calibration, remarks=remarks(report))
+        calibration, peaks = report.calibration, peaks_of(report)
+        text = render_roofs(report.gpu_name, calibration, peaks=peaks, remarks=remarks(report))
         write_roofs(options.output, text)
         sys.stderr.write(f"roofline-agent: the roofs are in {options.output}\n")
     render = {"text": render_text, "json": render_json, "csv": render_csv}[options.format]
@@ -69,6 +70,9 @@ def _of_gpu(options: argparse.Namespace, clock: Clock) -> Report:
             gpu_uuid=gpu.uuid,
             driver_version=node.driver_version,
             spec=find_gpu(gpu.name, gpu.memory_total_bytes),
+            clock_dram_bytes_per_second=bandwidth_from_clock(
+                memory_clock_max_hertz=gpu.memory_clock_max_hertz, memory_bus_bits=gpu.memory_bus_bits
+            ),
             busy=reasons,
             conditions=observer.conditions,
             calibration=calibration,

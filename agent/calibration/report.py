@@ -13,18 +13,13 @@ from typing import Any
 from agent.calibration.conditions import Conditions
 from agent.calibration.curve import Point
 from agent.calibration.measure import Calibration, Stream
+from agent.calibration.roofs_file import Peaks
 from agent.calibration.timings import Timing
 from agent.roofline.gpus import GpuSpec
 from agent.units import render_number, render_percent, render_quantity, render_seconds
 
 UNSTEADY_RATIO = 0.05
 """A spread of a roof's repeats above which something else was at work."""
-
-
-KNOWN_PART = (
-    "The catalogue knows this part. Its DRAM counters are shares of the datasheet's bandwidth, and what an",
-    "engine achieves is stated against the datasheet too: to keep both, use these only as the docs say.",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +35,8 @@ class Report:
     driver_version: str | None = None
     spec: GpuSpec | None = None
     """The catalogue's; `None` for a part that it does not know."""
+    clock_dram_bytes_per_second: float | None = None
+    """By the memory's clock and bus, as the agent takes it for a part that is not in the catalogue."""
     busy: tuple[str, ...] = ()
     """Why it should not have been measured."""
     conditions: Conditions | None = None
@@ -53,6 +50,16 @@ class Report:
     def sheet_dram_bytes_per_second(self) -> float | None:
         """The datasheet's."""
         return self.spec.dram_bytes_per_second if self.spec is not None else None
+
+
+def peaks_of(report: Report) -> Peaks:
+    """The catalogue's, else the bandwidth by the memory's clock."""
+    if report.spec is None:
+        return Peaks(dram_bytes_per_second=report.clock_dram_bytes_per_second, by_configuration=True)
+    return Peaks(
+        dram_bytes_per_second=report.spec.dram_bytes_per_second,
+        flops_per_second=report.spec.flops_per_second,
+    )
 
 
 def warnings(report: Report) -> Iterator[str]:
@@ -84,7 +91,6 @@ def remarks(report: Report) -> tuple[str, ...]:
         f"{report.library}.",
         *_machine(report),
         *(f"Warning: {warning}" for warning in warnings(report)),
-        *(KNOWN_PART if report.spec is not None else ()),
         "What these change, and when not to use them: docs/calibration.md",
     ]
     return tuple(told)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.calibration.measure import Calibration
@@ -12,28 +13,68 @@ from agent.errors import AgentError
 from agent.whole_file import write_whole
 
 
-def peaks_of(calibration: Calibration) -> dict[str, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """What is known of the part beside the measurement; measured roofs stand in for the rest."""
+
+    dram_bytes_per_second: float | None = None
+    flops_per_second: Mapping[str, float] = field(default_factory=dict)
+    by_configuration: bool = False
+    """Whether the agent learns the bandwidth from the file alone, as it does of a part without a row."""
+
+
+def reached_by_dtype(calibration: Calibration) -> dict[str, float]:
     """FLOP/s by compute dtype; fp16 stands for bf16 where only that was measured."""
-    peaks: dict[str, float] = {}
+    reached: dict[str, float] = {}
     for point in calibration.compute:
         if point.product.format.roof is not None:
-            peaks.setdefault(point.product.format.roof, point.flops_per_second)
-    return peaks
+            reached.setdefault(point.product.format.roof, point.flops_per_second)
+    return reached
 
 
-def render_roofs(gpu_name: str, calibration: Calibration, *, remarks: Iterable[str]) -> str:
-    """YAML: a configuration by itself, and ``roofs:`` to be copied into a larger one."""
+def render_roofs(gpu_name: str, calibration: Calibration, *, peaks: Peaks, remarks: Iterable[str]) -> str:
+    """YAML: a configuration by itself, and ``roofs:`` to be copied into a larger one.
+
+    A peak that is known stays as it is: counters are shares of it. What was measured below it is what is
+    achievable; what has no known peak, or one that was passed, has the measured one.
+    """
     lines = [
         *(f"# {remark}" for remark in remarks),
         "roofs:",
         f"  - gpu: {json.dumps(gpu_name)}",
-        f"    dram_bytes_per_second: {_number(calibration.dram.bytes_per_second)}",
+        *(f"    {line}" for line in _dram(calibration.dram.bytes_per_second, peaks)),
+        *(f"    {line}" for line in _flops(reached_by_dtype(calibration), peaks.flops_per_second)),
     ]
-    peaks = peaks_of(calibration)
-    if peaks:
-        lines.append("    flops_per_second:")
-        lines += [f"      {dtype}: {_number(peak)}" for dtype, peak in peaks.items()]
     return "\n".join(lines) + "\n"
+
+
+def _dram(reached: float, peaks: Peaks) -> Iterator[str]:
+    peak = peaks.dram_bytes_per_second
+    if peak is None or reached > peak:
+        yield f"dram_bytes_per_second: {_number(reached)}  # measured: {_why(reached, peak)}"
+        return
+    if peaks.by_configuration:
+        yield f"dram_bytes_per_second: {_number(peak)}  # by its memory clock and bus"
+    yield f"achievable_dram_bytes_per_second: {_number(reached)}  # measured: {_ratio(reached, peak)}"
+
+
+def _flops(reached: Mapping[str, float], known: Mapping[str, float]) -> Iterator[str]:
+    below = {dtype: rate for dtype, rate in reached.items() if rate <= known.get(dtype, 0.0)}
+    peaks = {dtype: rate for dtype, rate in reached.items() if dtype not in below}
+    if peaks:
+        yield "flops_per_second:"
+        for dtype, rate in peaks.items():
+            yield f"  {dtype}: {_number(rate)}  # measured: {_why(rate, known.get(dtype))}"
+    for dtype, rate in below.items():
+        yield f"# {dtype} reached {_number(rate)} FLOP/s, {_ratio(rate, known[dtype])}: its peak stays"
+
+
+def _why(reached: float, peak: float | None) -> str:
+    return "no other figure is known" if peak is None else f"more than the {_number(peak)} that were known"
+
+
+def _ratio(reached: float, peak: float) -> str:
+    return f"{reached / peak:.2f} of the peak"
 
 
 def _number(value: float) -> str:
