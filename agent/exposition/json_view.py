@@ -6,7 +6,9 @@ unnoticed. Numbers are in base units as their names say; what is not known is nu
 
 from __future__ import annotations
 
+import json
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -57,6 +59,26 @@ def assessment_document(assessment: Assessment, *, age_seconds: float = 0.0) -> 
         "unclear": list(assessment.notes),
         "sources": [_source(source, assessment.at_seconds) for source in assessment.sources],
     }
+
+
+class AssessmentPage:
+    """The document as bytes, made once for an assessment: only its age is of each request."""
+
+    def __init__(self) -> None:
+        self._made: tuple[Assessment, str] | None = None
+        # Requests that come together share one making.
+        self._lock = threading.Lock()
+
+    def render(self, assessment: Assessment, *, age_seconds: float) -> bytes:
+        """As of `assessment_document`."""
+        with self._lock:
+            if self._made is None or self._made[0] is not assessment:
+                document = assessment_document(assessment)
+                del document["age_seconds"]
+                self._made = assessment, json.dumps(document, allow_nan=False)
+            text = self._made[1]
+        age = json.dumps({"age_seconds": _plain(age_seconds)}, allow_nan=False)
+        return f"{age.removesuffix('}')}, {text.removeprefix('{')}".encode()
 
 
 def _allocation(one: GpuAllocation) -> dict[str, Any]:

@@ -6,7 +6,6 @@ behind a socket, with limits on what a client may send and how long it may take.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
@@ -25,7 +24,7 @@ from agent.clock import Clock
 from agent.errors import AgentError, ConfigurationError
 from agent.exposition.access import OPEN, Access
 from agent.exposition.authentication import Authenticator, BusyError
-from agent.exposition.json_view import assessment_document
+from agent.exposition.json_view import AssessmentPage
 from agent.exposition.listener import Listener
 from agent.exposition.rate_limit import TokenBucket
 from agent.exposition.status_page import StatusPage
@@ -100,7 +99,7 @@ def create_app(
 
     It and `access` are asked at each request, since they may change.
     """
-    page = StatusPage(version=__version__)
+    page, document = StatusPage(version=__version__), AssessmentPage()
     routes: Mapping[str, Callable[[WSGIEnvironment], Answer]] = {
         "/": lambda request: Answer(
             body=page.render(
@@ -111,7 +110,7 @@ def create_app(
             content_type=HTML,
         ),
         "/metrics": lambda request: _metrics(metrics, request),
-        "/api/v1/assessment": lambda _: _assessment(latest(), clock.monotonic()),
+        "/api/v1/assessment": lambda _: _assessment(document, latest(), clock.monotonic()),
         "/config": lambda _: _configuration(configuration()),
         "/-/healthy": lambda _: _healthy(latest(), clock.monotonic()),
         "/-/ready": lambda _: _ready(latest()),
@@ -316,7 +315,7 @@ def _configuration(configuration: Mapping[str, Any]) -> Answer:
     return Answer(body=yaml.safe_dump(dict(configuration), sort_keys=False, allow_unicode=True).encode())
 
 
-def _assessment(assessment: Assessment | None, now_seconds: float) -> Answer:
+def _assessment(page: AssessmentPage, assessment: Assessment | None, now_seconds: float) -> Answer:
     if assessment is None:
         return Answer(
             body=b'{"error": "nothing is assessed yet"}\n',
@@ -325,8 +324,7 @@ def _assessment(assessment: Assessment | None, now_seconds: float) -> Answer:
             headers=(("Retry-After", "1"),),
         )
     age_seconds = max(now_seconds - assessment.at_seconds, 0.0)
-    document = json.dumps(assessment_document(assessment, age_seconds=age_seconds), allow_nan=False)
-    return Answer(body=document.encode(), content_type=JSON)
+    return Answer(body=page.render(assessment, age_seconds=age_seconds), content_type=JSON)
 
 
 def _healthy(assessment: Assessment | None, now_seconds: float) -> Answer:

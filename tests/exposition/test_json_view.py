@@ -12,7 +12,8 @@ import pytest
 
 from agent.accounts import GpuTotals
 from agent.assessment import Assessment, Quantity
-from agent.exposition.json_view import assessment_document
+from agent.exposition import json_view
+from agent.exposition.json_view import AssessmentPage, assessment_document
 from agent.readings import Histogram
 from agent.window import EngineTotals
 from tests.exposition import scenes
@@ -207,3 +208,28 @@ def test_a_histogram_leaves_out_the_infinite_bound_and_keeps_its_count() -> None
         "cumulative": [1.0, 3.0, 4.0],
         "sum": 5.5,
     }
+
+
+@every_scene
+def test_the_page_is_the_document_with_the_age_of_the_request(scene: Callable[[], Assessment]) -> None:
+    page, assessment = AssessmentPage(), scene()
+    for age in (0.25, 3.5):
+        assert json.loads(page.render(assessment, age_seconds=age)) == json.loads(
+            json.dumps(assessment_document(assessment, age_seconds=age))
+        )
+
+
+def test_a_new_assessment_is_a_new_page_and_the_same_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Assessment] = []
+
+    def make(assessment: Assessment) -> dict[str, Any]:
+        made.append(assessment)
+        return assessment_document(assessment)
+
+    monkeypatch.setattr(json_view, "assessment_document", make)
+    page, first = AssessmentPage(), scenes.memory_bound()
+    second = replace(first, node="another")
+    for assessment in (first, first, second, second, first):
+        told = json.loads(page.render(assessment, age_seconds=0.0))
+        assert told["node"] == assessment.node
+    assert made == [first, second, first]
