@@ -21,6 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -288,13 +289,18 @@ class ProcessSoak:
         for front in self.daemon.fronts:
             front.mood = self.dice.choice((*FAILING, *SLOW))
             self.happened[f"  {front.mood}"] += 1
-        # The attempt that began last may have taken its whole deadline.
         time.sleep(3 * ENGINES_INTERVAL_SECONDS + SLACK_SECONDS)
         page = self.daemon.page()
         for front in self.daemon.fronts:
-            Ledger().silent(page, server=f"127.0.0.1:{front.port}")
-            assert page.values[f'roofline_source_up{{source="engine:127.0.0.1:{front.port}"}}'] == 0
+            server = f"127.0.0.1:{front.port}"
+            Ledger().silent(page, server=server)
+            # The attempt that began last may take its whole deadline, which is longer than the interval.
+            up = f'roofline_source_up{{source="engine:{server}"}}'
+            until(partial(self._says, up, 0.0), f"{front.mood}: it says that it cannot be read")
             front.mood = "good"
+
+    def _says(self, series: str, value: float) -> bool:
+        return self.daemon.page().values[series] == value
 
     def _spoilt(self) -> None:
         for front in self.daemon.fronts:
