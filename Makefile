@@ -12,7 +12,7 @@ PLATFORM ?=
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp e2e-calibrate accuracy gpu-check soak fuzz bench bench-scale bench-review generate image sbom lock tools clean
+.PHONY: help demo test test-long lint e2e-vllm e2e-llamacpp e2e-calibrate accuracy gpu-check soak fuzz bench bench-scale bench-review bench-vllm generate image sbom lock tools clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ bench-scale: $(VENV)/.dev tools  ## What a month of recorded increases costs to 
 
 bench-review: $(VENV)/.dev tools  ## What the monthly review costs; BENCH="--nodes 40 250"
 	@$(BIN)/python -m tests.bench.review $(BENCH)
+
+bench-vllm: $(VENV)/.dev  ## What being scraped costs a real vLLM (installs 3.4 GB into .venv-vllm)
+	@tests/e2e/install_vllm.sh $(VLLM_DIR)
+	@VLLM_DIR=$(VLLM_DIR) $(BIN)/python -m tests.bench.scraped_vllm $(BENCH)
 
 generate: $(VENV)/.dev  ## Rewrite generated files and goldens; the diff is the review
 	@$(BIN)/python -m pytest -q -n 2 --update-golden tests $(PYTEST)

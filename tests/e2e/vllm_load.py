@@ -124,6 +124,11 @@ class Held:
         """Whether its first token has come."""
         return bool(self._came_at)
 
+    @property
+    def came_at_seconds(self) -> tuple[float, ...]:
+        """Of each token so far, by the monotonic clock."""
+        return tuple(self._came_at)
+
     def wait(self) -> None:
         """Until the stream has ended."""
         self._thread.join(REQUEST_SECONDS)

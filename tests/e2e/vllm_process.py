@@ -61,6 +61,12 @@ class VllmServer:
         """Host and port."""
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def pid(self) -> int:
+        """Of its front end, which serves HTTP."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
     def move(self) -> None:
         """Answer at another port from the next start on."""
         self._port = free_port()
