@@ -43,11 +43,14 @@ def merge_facts(*sayings: ModelFacts) -> ModelFacts:
     return reduce(_merge_two, sayings, ModelFacts())
 
 
+_FACTS = tuple(fact.name for fact in fields(ModelFacts))
+
+
 def _merge_two(first: ModelFacts, second: ModelFacts) -> ModelFacts:
     return ModelFacts(
         **{
-            name: getattr(second if getattr(first, name) in (None, ()) else first, name)
-            for name in (one.name for one in fields(ModelFacts))
+            name: getattr(second, name) if (said := getattr(first, name)) in (None, ()) else said
+            for name in _FACTS
         }
     )
 

@@ -297,7 +297,7 @@ class Architecture:
         return self.total_parameters - idle
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots, as above
 class ServedModel:
     """An architecture as one replica serves it."""
 
@@ -333,14 +333,14 @@ class ServedModel:
         stages = self.pipeline_parallel if pipeline_parallel is None else pipeline_parallel
         return replace(self, tensor_parallel=tensor_parallel, pipeline_parallel=stages, expert_parallel=dealt)
 
-    @property
+    @cached_property
     def largest_dtype(self) -> Dtype:
         """Of the part with the most parameters, head apart: a checkpoint may keep experts alone in 4 bit."""
         parts = self.architecture.parameters
         largest = max((part for part in PARTS if part != "head"), key=lambda part: parts[part])
         return self.part_dtypes.get(largest, self.weight_dtype)
 
-    @property
+    @cached_property
     def linear_parameters(self) -> int:
         """What each token is multiplied with over all ranks, copies included, the LM head apart."""
         return self.architecture.linear_parameters + sum(
@@ -361,29 +361,33 @@ class ServedModel:
         step like this one: the pages of the others are not known here.
         """
         architecture, groups = self.architecture, self.expert_groups
-        parts = architecture.parameters
-        dense = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS if part != "experts")
         touched = sum(
             group.layers * group.distinct(tokens * groups) * group.expert_parameters(architecture.hidden)
             for group in architecture.expert_ffn
         )
-        return dense + self._copied_bytes + touched / groups * self.bytes_per_weight("experts")
+        return self._dense_bytes + touched / groups * self.bytes_per_weight("experts")
 
-    @property
+    @cached_property
+    def _dense_bytes(self) -> float:
+        """Of all weights but the experts' and the embedding's, copies included."""
+        parts = self.architecture.parameters
+        one = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS if part != "experts")
+        return one + self._copied_bytes
+
+    @cached_property
     def _copied_bytes(self) -> float:
         attention, routers = self.architecture.copied_parameters(self.tensor_parallel)
         return attention * self.bytes_per_weight("attention") + routers * self.bytes_per_weight("router")
 
-    @property
+    @cached_property
     def weight_bytes(self) -> float:
         """In memory, over the whole replica: the embedding too, and its part of experts held together."""
-        parts = self.architecture.parameters
-        embedding = 0 if self.architecture.tied_head else self.architecture.head_parameters * 2
-        dense = sum(parts[part] * self.bytes_per_weight(part) for part in PARTS if part != "experts")
-        experts = parts["experts"] * self.bytes_per_weight("experts") / self.expert_groups
-        return embedding + dense + experts + self._copied_bytes
+        architecture = self.architecture
+        embedding = 0 if architecture.tied_head else architecture.head_parameters * 2
+        experts = architecture.parameters["experts"] * self.bytes_per_weight("experts") / self.expert_groups
+        return embedding + self._dense_bytes + experts
 
-    @property
+    @cached_property
     def kv_bytes_per_token(self) -> float:
         """Key and value of one token over all ranks, while no window is full."""
         elements = sum(group.kv_elements(self.tensor_parallel) for group in self.architecture.attention)
@@ -397,7 +401,7 @@ class ServedModel:
             for group in self.architecture.attention
         )
 
-    @property
+    @cached_property
     def state_bytes(self) -> int:
         """Of one sequence's recurrent state."""
         return sum(group.state_bytes for group in self.architecture.recurrent)

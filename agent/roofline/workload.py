@@ -11,7 +11,7 @@ is read of the cache by the sequences, and what the user gets is less than what 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.roofline.models import Architecture, Attention, LatentAttention, ServedModel
 
@@ -253,7 +253,7 @@ def decode_intensity(
 ) -> float:
     """Arithmetic intensity of one decode step, FLOP/byte."""
     step = decode_step(batch=batch, context_tokens=context_tokens, tokens_per_sequence=tokens_per_sequence)
-    decode = workload(model, step).decode
+    decode = _decode(model, step)
     return decode.flops / decode.bytes
 
 
@@ -297,6 +297,6 @@ def ridge_batch(
 
 
 def _one_sequence(model: ServedModel, context_tokens: float, tokens_per_sequence: float) -> PhaseWork:
-    """What one sequence adds to a decode step, weights apart."""
+    """A decode step of one sequence: its FLOPs, cache and state are what each further one adds."""
     step = decode_step(batch=1, context_tokens=context_tokens, tokens_per_sequence=tokens_per_sequence)
-    return workload(model, replace(step, decode_steps=0)).decode
+    return _decode(model, step)
