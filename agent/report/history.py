@@ -260,7 +260,7 @@ def _is_too_much(error: SourceError, *, was_patient: bool) -> bool:
 
 
 def _may_pass(error: SourceError) -> bool:
-    return error.http_status in BUSY or error.reason in ("disconnected", *_GONE)
+    return error.http_status in BUSY or error.reason in ("disconnected", "partial", *_GONE)
 
 
 def _key(by: Sequence[str], labels: Mapping[str, str]) -> Key:

@@ -1,9 +1,14 @@
-"""Asks a Prometheus server, or what answers as one does, over its HTTP interface."""
+"""Asks a Prometheus server, or what answers as one does, over its HTTP interface.
+
+What has its data in several stores may answer without one of them. Such an answer is none: it is refused
+beforehand, and again where it comes all the same.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,13 +22,29 @@ LIMITS = PageLimits(deadline_seconds=20.0)
 _URL_HINT = (
     f"The URL is what stands before /api/v1; a token is taken from the environment's {TOKEN_VARIABLE}."
 )
-_BUSY_HINT = "The server is busy, or the query takes longer than it allows (--query.timeout of Prometheus)."
+_BUSY_HINT = (
+    "The server is busy, the query takes longer than it allows (--query.timeout of Prometheus), or a store "
+    "of a VictoriaMetrics does not answer."
+)
 _HINTS: Mapping[int, str] = {
-    422: "The query reads more than the server allows (--query.max-samples of Prometheus).",
+    422: "The query reads more than the server allows (--query.max-samples of Prometheus), or a store of a "
+    "Thanos does not answer.",
     429: "The server asks for fewer queries.",
     503: _BUSY_HINT,
     504: _BUSY_HINT,
 }
+
+_WHOLE = {"partial_response": "false", "deny_partial_response": "1"}
+"""Of Thanos and of VictoriaMetrics' cluster; others pass over what they do not know.
+
+Mimir gives no parts: it refuses a query for which it lacks a store.
+"""
+_EXACTLY = {"nocache": "1"}
+"""Else VictoriaMetrics moves instants to where its cache has them, and away from now."""
+_OF_THE_QUERY = re.compile(r"PromQL (warning|info)\b|\d+ more (warning|info) annotations omitted")
+"""How warnings of the query begin (`util/annotations` of Prometheus); all others are of stores."""
+_NO_STORE = "No StoreAPIs matched for this query"
+"""Thanos has no store for these labels and this time: by itself, that there is nothing."""
 
 _Value = TypeVar("_Value")
 
@@ -82,24 +103,23 @@ class PrometheusServer:
         self._session.close()
 
     def query(self, expression: str, *, at: float | None = None) -> tuple[Sample, ...]:
-        """The instant vector now or as of a Unix time, or `SourceError`."""
-        timing = {} if at is None else {"time": f"{at:.3f}"}
+        """The whole instant vector now or as of a Unix time, or `SourceError`."""
+        timing = {} if at is None else {"time": f"{at:.3f}", **_EXACTLY}
         return self._ask("query", {"query": expression, **timing}, "vector", _sample)
 
     def query_range(
         self, expression: str, *, start: float, end: float, step_seconds: float
     ) -> tuple[Series, ...]:
-        """The vector at `start`, a step later and so on until `end`, in Unix seconds, or `SourceError`."""
+        """The whole vector at `start`, a step later, … until `end`, in Unix seconds, or `SourceError`."""
         timing = {"start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step_seconds:.3f}"}
-        # VictoriaMetrics moves the instants to where its cache has them, unless it is told not to use it.
-        return self._ask("query_range", {"query": expression, **timing, "nocache": "1"}, "matrix", _series)
+        return self._ask("query_range", {"query": expression, **timing, **_EXACTLY}, "matrix", _series)
 
     def _ask(
         self, path: str, parameters: Mapping[str, str], kind: str, read: Callable[[Any], _Value]
     ) -> tuple[_Value, ...]:
         try:
             body = fetch_page(
-                f"{self._url}/{path}?{urlencode(parameters)}",
+                f"{self._url}/{path}?{urlencode({**parameters, **_WHOLE})}",
                 session=self._session,
                 limits=self._limits,
                 headers=self._headers,
@@ -111,7 +131,10 @@ class PrometheusServer:
             answer = json.loads(body)
             if answer["status"] != "success" or answer["data"]["resultType"] != kind:
                 raise ValueError(kind)
-            return tuple(read(series) for series in answer["data"]["result"])
+            result = tuple(read(series) for series in answer["data"]["result"])
+            is_whole = not answer.get("isPartial") and all(
+                _takes_nothing(str(warning), result) for warning in answer.get("warnings") or ()
+            )
         # OverflowError, RecursionError: a number of 400 digits, and a hundred thousand brackets.
         except (
             *(ValueError, KeyError, TypeError, AttributeError, IndexError),
@@ -121,6 +144,16 @@ class PrometheusServer:
                 "malformed",
                 f"{self.name}: it answers, but not as Prometheus; the URL is what stands before /api/v1",
             ) from None
+        if not is_whole:
+            raise SourceError(
+                "partial", f"{self.name}: its answer is not whole; are all of its stores up and in reach?"
+            )
+        return result
+
+
+def _takes_nothing(warning: str, result: tuple[object, ...]) -> bool:
+    """Whether the answer is whole in spite of it."""
+    return _OF_THE_QUERY.match(warning) is not None or (warning == _NO_STORE and not result)
 
 
 def _hint(error: SourceError) -> str:

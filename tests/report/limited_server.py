@@ -40,6 +40,8 @@ class LimitedServer:
 
     url: str = ""
     refuses: Refusal = lambda _: None
+    lacks_a_store: Callable[[Asked], bool] = lambda _: False
+    """Whether it answers, and says that it is not the whole answer."""
     asked: list[Asked] = field(default_factory=list)
 
 
@@ -67,7 +69,11 @@ def limited_server() -> Iterator[LimitedServer]:
             series["values"], kind = [[at, value] for at in instants], "matrix"
         else:
             series["value"], kind = [asked.end, value], "vector"
-        document = {"status": "success", "data": {"resultType": kind, "result": [series]}}
+        document = {
+            "status": "success",
+            "isPartial": state.lacks_a_store(asked),
+            "data": {"resultType": kind, "result": [series]},
+        }
         send(request, 200, json.dumps(document).encode())
 
     with served(answer) as url:

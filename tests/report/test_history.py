@@ -159,6 +159,19 @@ def test_what_takes_too_long_twice_is_asked_for_in_pieces(server: LimitedServer,
     )
 
 
+def test_a_part_of_an_answer_is_asked_for_again_and_not_kept(server: LimitedServer, tmp_path: Path) -> None:
+    server.lacks_a_store = lambda _: len(server.asked) <= 2
+    asking = Asking(server, tmp_path)
+    assert asking.fetch(DAILY).total == SEPTEMBER.seconds
+    assert asking.waited == [*WAITS_SECONDS[:2]]
+    server.lacks_a_store = lambda _: True
+    (piece,) = Asking(server, tmp_path).fetch(HOURLY).missing
+    assert piece.span == SEPTEMBER
+    assert "not whole" in piece.reason
+    server.lacks_a_store = lambda _: False
+    assert Asking(server, tmp_path).fetch(HOURLY).total == SEPTEMBER.seconds
+
+
 def test_a_server_that_stays_busy_is_given_up(server: LimitedServer) -> None:
     server.refuses = lambda _: 429
     asking = Asking(server)
