@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from agent.report.document import Disagreement, EvidenceShare, Gap, Quality
-from agent.report.measured import PER_HOUR, Measured, hours, labels_of, ratio
-from agent.report.period import DAY_SECONDS, HOUR_SECONDS, instant
+from agent.report.measured import PER_HOUR, Measured, by_day, hours, labels_of, ratio
+from agent.report.period import HOUR_SECONDS, instant
 from agent.report.services import mean_over_steps
 from agent.units import render_number, render_percent
 
@@ -62,9 +62,9 @@ def _node_coverage(measured: Measured) -> float | None:
         measured.now["node_recorded"].steps("cluster", "instance", "part").items()
     ):
         days = found[cluster, instance]
-        for at, samples in row.items():
-            day = (at - measured.span.start) // DAY_SECONDS
-            days[day] = max(days.get(day, 0.0), samples)
+        for day, samples in enumerate(by_day(row, measured.span)):
+            if samples:
+                days[day] = max(days.get(day, 0.0), samples)
     if not found:
         return None
     lengths = [day.hours for day in measured.span.days()]
