@@ -1,7 +1,7 @@
 """Fetches a period's answers from a server that may refuse to give so much at once.
 
 A question is asked for the whole period. Where that is refused, or takes too long, the period is halved, and
-what a server has answered is how much it is asked for from then on. Each piece that was answered is kept on
+the most that a server has answered is how much it is asked for from then on. What was answered is kept on
 disk, so that a run that ends early goes on where it ended. What was not answered is said and left out.
 """
 
@@ -13,13 +13,15 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from agent.errors import AgentError, SourceError
 from agent.report.answers import Answer, Key, Piece
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS, Span
 from agent.report.questions import RECORDED_AT_ALL, STEP_SECONDS, Question
-from agent.sources.prometheus import PrometheusServer
+from agent.sources.prometheus import PrometheusServer, Series
 from agent.whole_file import write_whole
 
 TOO_MUCH = (400, 413, 422)
@@ -42,6 +44,7 @@ _GONE = ("refused", "unreachable", "tls")
 _log = logging.getLogger(__name__)
 
 Rows = dict[Key, dict[int, float]]
+_Found = TypeVar("_Found")
 
 
 class Kept:
@@ -119,20 +122,23 @@ class History:
         """The answer, as far as it is given. Raises `AgentError` when the server is gone or refuses us."""
         rows: Rows = {}
         missing: list[Piece] = []
-        in_a_row = 0
+        in_a_row = most = 0
+        was_too_much = False
         step = STEP_SECONDS[question.step]
-        waiting = [*reversed([*self._pieces(question, span, step)])]
+        longest = self._longest.get((question.level, question.step), span.seconds)
+        waiting = [*reversed([*_pieces(span, step, longest)])]
         while waiting:
             piece = waiting.pop()
             found = self._ask(question, piece, step)
             if not isinstance(found, _Refused):
                 self._in_a_row = in_a_row = 0
+                most = max(most, piece.seconds)
                 for key, row in found.items():
                     rows.setdefault(key, {}).update(row)
                 continue
+            was_too_much |= found.is_too_much
             halves = _halved(piece, step or DAY_SECONDS) if found.is_too_much else ()
             if halves:
-                self._longest[question.level, question.step] = halves[0].seconds
                 waiting += reversed(halves)
                 continue
             missing.append(Piece(span=piece, reason=found.reason))
@@ -145,6 +151,9 @@ class History:
             if in_a_row >= PATIENCE:
                 missing += [Piece(span=each, reason=found.reason) for each in reversed(waiting)]
                 break
+        # Not what was refused: a server that refuses everything says nothing of how much it gives.
+        if was_too_much and most >= HOUR_SECONDS:
+            self._longest[question.level, question.step] = most
         return Answer(question=question, rows=rows, missing=tuple(missing))
 
     def earliest_sample(self, span: Span) -> int | None:
@@ -163,21 +172,15 @@ class History:
     def _first_step(self, within: Span, step: int) -> Span | None:
         """The first of such steps in which anything was recorded."""
         selected = f"{RECORDED_AT_ALL}{{{self._selection}}}" if self._selection else RECORDED_AT_ALL
+        promql = f"count (last_over_time({selected}[{step * 1000 - 1}ms]))"
         waiting = [within]
         while waiting:
             piece = waiting.pop()
-            self.queries += 1
-            try:
-                series = self._server.query_range(
-                    f"count (last_over_time({selected}[{step * 1000 - 1}ms]))",
-                    start=piece.start + step,
-                    end=piece.start + -(-piece.seconds // step) * step,
-                    step_seconds=step,
-                )
-            except SourceError as error:
-                halves = _halved(piece, step) if _is_too_much(error, was_patient=True) else ()
-                if not halves or piece.seconds <= step:
-                    raise
+            series = self._patiently("earliest sample", partial(self._recorded_steps, promql, piece, step))
+            if isinstance(series, _Refused):
+                halves = _halved(piece, step) if series.is_too_much and piece.seconds > step else ()
+                if not halves:
+                    raise AgentError(series.reason)
                 waiting += reversed(halves)
                 continue
             found = [at for one in series for at in one.points]
@@ -185,21 +188,16 @@ class History:
                 return Span(start=int(min(found)) - step, end=int(min(found)))
         return None
 
-    def _pieces(self, question: Question, span: Span, step: int | None) -> Iterator[Span]:
-        longest = self._longest.get((question.level, question.step), span.seconds)
-        if step is None:
-            yield from span.pieces(longest)
-            return
-        whole = span.seconds // step * step
-        if whole:
-            yield from Span(start=span.start, end=span.start + whole).pieces(
-                max(longest // step * step, step)
-            )
-        if whole < span.seconds:
-            yield Span(start=span.start + whole, end=span.end)
+    def _recorded_steps(self, promql: str, piece: Span, step: int) -> tuple[Series, ...]:
+        return self._server.query_range(
+            promql,
+            start=piece.start + step,
+            end=piece.start + -(-piece.seconds // step) * step,
+            step_seconds=step,
+        )
 
     def _ask(self, question: Question, piece: Span, step: int | None) -> Rows | _Refused:
-        """One query, several times where the server is busy."""
+        """What was kept of it, or else one query."""
         seconds = min(step or piece.seconds, piece.seconds)
         promql = question.promql(seconds, self._selection)
         name = hashlib.sha256(f"{self._identity}\n{promql}\n{piece.start}\n{piece.end}".encode()).hexdigest()[
@@ -208,13 +206,21 @@ class History:
         stored = self._kept.get(name)
         if stored is not None:
             return stored
+        rows = self._patiently(question.id, partial(self._query, question, promql, piece, seconds))
+        if not isinstance(rows, _Refused) and piece.end < self._now() - SETTLED_SECONDS:
+            self._kept.put(name, rows)
+        return rows
+
+    def _patiently(self, subject: str, ask: Callable[[], _Found]) -> _Found | _Refused:
+        """One query, several times where the server is busy."""
         for wait in (*WAITS_SECONDS, None):
+            self.queries += 1
             try:
-                rows = self._query(question, promql, piece, seconds)
+                found = ask()
             except SourceError as error:
-                _log.info("%s: %s", question.id, error)
+                _log.info("%s: %s", subject, error)
                 if _is_closed(error) or (error.reason in _GONE and (wait is None or not self._has_answered)):
-                    raise AgentError(f"{error} {_GOES_ON}") from None
+                    raise AgentError(f"{error} {_GOES_ON}" if self._has_answered else str(error)) from None
                 was_patient = wait != WAITS_SECONDS[0]
                 if _is_too_much(error, was_patient=was_patient):
                     return _Refused(reason=str(error), is_too_much=True)
@@ -223,14 +229,11 @@ class History:
                 self._sleep(wait)
             else:
                 self._has_answered = True
-                if piece.end < self._now() - SETTLED_SECONDS:
-                    self._kept.put(name, rows)
-                return rows
+                return found
         raise AssertionError("the last wait is none")
 
     def _query(self, question: Question, promql: str, piece: Span, seconds: int) -> Rows:
         """By the values of the labels; each number under the beginning of its step."""
-        self.queries += 1
         if seconds == piece.seconds:
             return {
                 _key(question.by, sample.labels): {piece.start: sample.value}
@@ -245,6 +248,19 @@ class History:
                 promql, start=piece.start + seconds, end=piece.end, step_seconds=seconds
             )
         }
+
+
+def _pieces(span: Span, step: int | None, longest: int) -> Iterator[Span]:
+    """One after the other, none longer: each of whole steps, or within one; the end may be no whole step."""
+    if step is None:
+        yield from span.pieces(longest)
+        return
+    whole = span.seconds // step * step
+    if whole:
+        for steps in Span(start=span.start, end=span.start + whole).pieces(max(longest // step * step, step)):
+            yield from steps.pieces(longest)
+    if whole < span.seconds:
+        yield from Span(start=span.start + whole, end=span.end).pieces(longest)
 
 
 def _is_closed(error: SourceError) -> bool:

@@ -11,8 +11,8 @@ import pytest
 
 from agent.errors import AgentError
 from agent.report.answers import Answer
-from agent.report.history import WAITS_SECONDS, History, Kept
-from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span, month
+from agent.report.history import LOOK_BACK_DAYS, WAITS_SECONDS, History, Kept
+from agent.report.period import DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS, Span, month
 from agent.report.questions import BY_ID, Question
 from agent.sources.page import PageLimits
 from agent.sources.prometheus import PrometheusServer
@@ -22,6 +22,7 @@ SEPTEMBER = month("2026-09").span
 DAILY = replace(BY_ID["gpu_observed_seconds"], by=("cluster",))
 HOURLY = replace(BY_ID["hourly_engine_flops"], by=("cluster",))
 WHOLE = replace(BY_ID["node_gpu_cost_usd"], by=("cluster",))
+FOUR_DAYS = Span(start=SEPTEMBER.start, end=SEPTEMBER.start + 4 * DAY_SECONDS)
 ODD = Span(start=SEPTEMBER.start + 12345, end=SEPTEMBER.start + 12345 + 2 * DAY_SECONDS + 777)
 
 
@@ -44,6 +45,12 @@ class Asking:
     def fetch(self, question: Question, span: Span = SEPTEMBER) -> Answer:
         try:
             return self.history.fetch(question, span)
+        finally:
+            self.server.close()
+
+    def earliest_sample(self) -> int | None:
+        try:
+            return self.history.earliest_sample(SEPTEMBER)
         finally:
             self.server.close()
 
@@ -109,6 +116,53 @@ def test_what_was_given_is_how_much_is_asked_for_from_then_on(server: LimitedSer
     again = asking.fetch(DAILY)
     assert again.total == SEPTEMBER.seconds
     assert sum(asked.seconds > 4 * DAY_SECONDS for asked in server.asked) == refused
+
+
+@pytest.mark.parametrize("question", [DAILY, HOURLY, WHOLE])
+@pytest.mark.parametrize("span", [FOUR_DAYS, ODD])
+@pytest.mark.parametrize("hours", [1, 5, 11, 24, 30])
+def test_less_than_a_day_is_remembered_too(
+    server: LimitedServer, question: Question, span: Span, hours: int
+) -> None:
+    """Each piece is within a day where days are summed, and no day is asked for whole again."""
+    server.refuses = lambda asked: 422 if asked.seconds > hours * HOUR_SECONDS else None
+    asking = Asking(server)
+    asking.history.fetch(question, span)
+    assert any(asked.seconds > hours * HOUR_SECONDS for asked in server.asked)
+    server.asked.clear()
+    answer = asking.fetch(question, span)
+    assert answer.total == span.seconds
+    assert all(asked.seconds <= hours * HOUR_SECONDS for asked in server.asked)
+    if question is DAILY:
+        days = [
+            {int((at - span.start) // DAY_SECONDS) for at in (asked.start, asked.end - 1)}
+            for asked in server.asked
+            if asked.window < DAY_SECONDS
+        ]
+        assert all(len(day) == 1 for day in days)
+
+
+def test_what_nobody_answered_says_nothing_of_how_much_is_given(server: LimitedServer) -> None:
+    """An outage in which a server refuses with the status that stands for too much."""
+    server.refuses = lambda _: 422
+    asking = Asking(server)
+    assert asking.history.fetch(DAILY, SEPTEMBER).missing
+    server.refuses = lambda _: None
+    server.asked.clear()
+    assert asking.fetch(DAILY).total == SEPTEMBER.seconds
+    assert len(server.asked) == 1
+
+
+def test_one_hour_that_is_too_much_does_not_cut_the_rest(server: LimitedServer) -> None:
+    dense = SEPTEMBER.start + 7 * DAY_SECONDS + 5 * HOUR_SECONDS
+    server.refuses = lambda asked: (
+        422 if asked.start <= dense < asked.end and asked.seconds > HOUR_SECONDS else None
+    )
+    asking = Asking(server)
+    assert asking.history.fetch(DAILY, SEPTEMBER).total == SEPTEMBER.seconds
+    server.asked.clear()
+    assert asking.fetch(DAILY).total == SEPTEMBER.seconds
+    assert len(server.asked) < 30
 
 
 def test_an_hour_is_the_least_that_is_asked_for_and_three_are_enough(server: LimitedServer) -> None:
@@ -177,6 +231,22 @@ def test_a_server_that_stays_busy_is_given_up(server: LimitedServer) -> None:
     asking = Asking(server)
     answer = asking.fetch(DAILY)
     assert [piece.span for piece in answer.missing] == [SEPTEMBER]
+    assert asking.waited == [*WAITS_SECONDS]
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_the_earliest_sample_is_waited_for_too(server: LimitedServer, status: int) -> None:
+    server.refuses = lambda _: status if len(server.asked) == 1 else None
+    asking = Asking(server)
+    assert asking.earliest_sample() == SEPTEMBER.start - LOOK_BACK_DAYS * DAY_SECONDS + RECORDED_SECONDS
+    assert asking.waited == [WAITS_SECONDS[0]]
+
+
+def test_without_an_earliest_sample_it_is_said_why(server: LimitedServer) -> None:
+    server.lacks_a_store = lambda _: True
+    asking = Asking(server)
+    with pytest.raises(AgentError, match="not whole"):
+        asking.earliest_sample()
     assert asking.waited == [*WAITS_SECONDS]
 
 
