@@ -80,7 +80,9 @@ def hourly_coverage(answers: Answers) -> dict[int, float]:
     best: dict[int, float] = {}
     for row in answers["recorded"].rows.values():
         for at, samples in row.items():
-            best[at] = max(best.get(at, 0.0), min(samples / PER_HOUR, 1.0))
+            # The last may be no whole hour.
+            most = min((answers.span.end - at) / HOUR_SECONDS, 1.0)
+            best[at] = max(best.get(at, 0.0), min(samples / PER_HOUR, most))
     return best
 
 

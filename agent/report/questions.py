@@ -33,7 +33,8 @@ class Question:
     by: tuple[str, ...]
     step: Step = "day"
     over_time: Literal["sum", "max", "count", "last"] = "sum"
-    """How the samples of a series become one; the series are then summed, or their greatest taken."""
+    """How the samples of a series become one. Sums are then summed, of all else the greatest is taken: what two
+    jobs recorded at the same time is not recorded twice."""
     matchers: str = ""
     also_before: bool = False
     """Asked of the previous period too."""
@@ -44,7 +45,7 @@ class Question:
         chosen = f"{self.record}{{{matchers}}}" if matchers else self.record
         # A millisecond less: a sample at the very start is of the time before it.
         window = f"{seconds * 1000 - 1}ms"
-        aggregation = "max" if self.over_time in ("max", "last") else "sum"
+        aggregation = "sum" if self.over_time == "sum" else "max"
         grouped = f" by ({', '.join(self.by)})" if self.by else ""
         return f"{aggregation}{grouped} ({self.over_time}_over_time({chosen}[{window}]))"
 
