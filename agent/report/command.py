@@ -20,11 +20,12 @@ from agent.report.document import Review, Selection
 from agent.report.history import History, Kept
 from agent.report.measured import Measured, recorded_hours
 from agent.report.monthly import review
-from agent.report.options import FORMATS, LABEL
+from agent.report.options import FORMATS
 from agent.report.period import Span, instant
 from agent.report.progress import Progress, progress
 from agent.report.questions import QUESTIONS, Question
 from agent.report.render import render_html, render_json, render_markdown, render_tables, require_drawing
+from agent.report.teams import fetch_teams
 from agent.sources.page import PageLimits
 from agent.sources.prometheus import TOKEN_VARIABLE, Access, PrometheusServer
 from agent.units import render_percent
@@ -102,6 +103,7 @@ def _measure(history: History, chosen: period.Periods, group_by: str, server: Pr
         raise AgentError(
             refused[0].reason if refused else f"{server.name}: nothing was recorded in {chosen.name}"
         )
+    teams = fetch_teams(history, group_by, chosen.span, now=time.time())
     before = tuple(each for each in QUESTIONS if each.also_before)
     with progress(len(QUESTIONS) + len(before)) as shown:
         now = _fetch(history, QUESTIONS, chosen.span, shown)
@@ -113,7 +115,7 @@ def _measure(history: History, chosen: period.Periods, group_by: str, server: Pr
         before=then,
         earliest_sample=earliest,
         group_by=group_by,
-        teams=_teams(server, group_by, chosen.span),
+        teams=teams,
     )
 
 
@@ -128,27 +130,6 @@ def _fetch(history: History, questions: Iterable[Question], span: Span, shown: P
         found[question.id] = history.fetch(question, span)
         shown.answered()
     return Answers(span=span, by_id=found)
-
-
-def _teams(server: PrometheusServer, group_by: str, span: Span) -> Mapping[tuple[str, str], str]:
-    """By cluster and namespace: the value of the label, as it was last."""
-    if not group_by.startswith(LABEL):
-        return {}
-    label = "label_" + re.sub("[^a-zA-Z0-9_]", "_", group_by.removeprefix(LABEL))
-    found = server.query(
-        f"max by (cluster, namespace, {label}) (last_over_time(kube_namespace_labels[1d]))", at=span.end
-    )
-    teams = {
-        (sample.labels.get("cluster", ""), sample.labels.get("namespace", "")): sample.labels[label]
-        for sample in found
-        if sample.labels.get(label)
-    }
-    if not teams:
-        raise AgentError(
-            f"{server.name}: no namespace has {label}: does it scrape kube-state-metrics, and is the label "
-            "among its --metric-labels-allowlist (namespaces=[…])?"
-        )
-    return teams
 
 
 # --- options ---------------------------------------------------------------------------------------

@@ -115,6 +115,8 @@ class History:
         """By level and step: what the server was seen to answer at once, in seconds."""
         self._has_answered = False
         self._in_a_row = 0
+        self.source = server.name
+        """For people."""
         self.queries = 0
         """Asked until now."""
 

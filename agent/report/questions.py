@@ -12,7 +12,7 @@ from typing import Literal
 
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS
 
-Level = Literal["cluster", "node", "model"]
+Level = Literal["cluster", "node", "model", "namespace"]
 Step = Literal["day", "hour", "whole"]
 STEP_SECONDS: Mapping[Step, int | None] = {"day": DAY_SECONDS, "hour": HOUR_SECONDS, "whole": None}
 
@@ -33,8 +33,8 @@ class Question:
     by: tuple[str, ...]
     step: Step = "day"
     over_time: Literal["sum", "max", "count", "last"] = "sum"
-    """How the samples of a series become one. Sums are then summed, of all else the greatest is taken: what two
-    jobs recorded at the same time is not recorded twice."""
+    """How the samples of a series become one. Sums are then summed, of all else the greatest is taken: what
+    two jobs recorded at the same time is not recorded twice."""
     matchers: str = ""
     also_before: bool = False
     """Asked of the previous period too."""

@@ -48,7 +48,7 @@ def test_what_two_jobs_recorded_at_once_is_recorded_once(tmp_path: Path) -> None
     start, end = (int(datetime(2026, 9, day, tzinfo=UTC).timestamp()) for day in (3, 4))
     back_fill(
         (
-            f'roofline:cluster:gpu_observed_seconds:increase5m{{cluster="a",job="{job}",part="H100"}} 300 {at}\n'
+            f'{BY_ID["recorded"].record}{{cluster="a",job="{job}",part="H100"}} 300 {at}\n'
             for job in ("one", "other")
             for at in range(start + 30, end, 600)
         ),

@@ -329,6 +329,17 @@ def test_teams_are_labels_of_namespaces(small: Path, tmp_path: Path) -> None:
     assert "label_cost_centre" in other.stderr
 
 
+def test_teams_are_asked_for_before_all_that_takes_long(tmp_path: Path) -> None:
+    with limited_server() as server:
+        server.refuses = lambda asked: 403 if "kube_namespace_labels" in asked.promql else None
+        done = report(server.url, tmp_path, "--group-by", "label:team")
+        asked = [one.promql for one in server.asked]
+    assert done.returncode == 1
+    assert "HTTP 403" in done.stderr
+    assert "kube_namespace_labels" in asked[-1]
+    assert all("gpu_observed_seconds" in promql for promql in asked[:-1]), "the coverage, and nothing else"
+
+
 def test_a_month_can_be_had_again_from_kept_blocks(small: Path, tmp_path: Path) -> None:
     """Twice the same server, twice the same review."""
     texts = []
