@@ -981,7 +981,7 @@ int nvmlEventSetWait_v2(struct event_set *set, struct event *event, unsigned ms)
         pthread_mutex_unlock(&mutex);
         if (code != TIMEOUT || clock_ms(CLOCK_MONOTONIC) - since >= ms)
             return code;
-        wait_and_refresh(50);
+        wait_and_refresh(250);
         TRY((int)of_call(__func__, NODE, "return", SUCCESS));
     }
 }
