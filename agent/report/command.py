@@ -17,7 +17,7 @@ from agent.planning.points import config_of
 from agent.report import period
 from agent.report.answers import Answer, Answers
 from agent.report.document import Review, Selection
-from agent.report.history import History, Kept
+from agent.report.history import History, kept_answers
 from agent.report.measured import Measured, recorded_hours
 from agent.report.monthly import review
 from agent.report.options import FORMATS
@@ -44,18 +44,17 @@ def run(options: argparse.Namespace) -> int:
         require_drawing()
     configs = {name: _config(path) for name, path in options.model}
     access = _access(options)
-    kept = Kept(options.output / KEPT)
-    if options.fresh:
-        kept.forget()
     server = PrometheusServer(
         options.prometheus_url,
         access=access,
         limits=PageLimits(deadline_seconds=options.timeout, max_bytes=MAX_ANSWER_BYTES),
     )
     matchers = "" if options.cluster is None else f'cluster="{_escaped(options.cluster)}"'
-    history = History(
-        server, selection=matchers, kept=kept, identity="\n".join(map(":".join, access.headers.items()))
-    )
+    name = _name(chosen.name, options.cluster)
+    kept = kept_answers(options.output / KEPT, name, server, matchers, chosen.span)
+    if options.fresh:
+        kept.forget()
+    history = History(server, selection=matchers, kept=kept)
     try:
         measured = _measure(history, chosen, options.group_by, server)
     finally:
@@ -194,11 +193,15 @@ def _escaped(text: str) -> str:
 # --- writing ---------------------------------------------------------------------------------------
 
 
+def _name(period_name: str, cluster: str | None) -> str:
+    """For files."""
+    name = period_name.replace(" – ", "--").replace(":", "")
+    return name if cluster is None else f"{name}-{re.sub('[^a-zA-Z0-9_.-]', '_', cluster)}"
+
+
 def _write(document: Review, directory: Path, formats: Iterable[str]) -> list[Path]:
     """Each file is whole or as it was."""
-    name = f"review-{document.period.name.replace(' – ', '--').replace(':', '')}"
-    if document.selection.cluster is not None:
-        name += "-" + re.sub("[^a-zA-Z0-9_.-]", "_", document.selection.cluster)
+    name = f"review-{_name(document.period.name, document.selection.cluster)}"
     texts: dict[str, str] = {}
     for each in FORMATS:
         if each not in formats:

@@ -50,7 +50,7 @@ _Found = TypeVar("_Found")
 class Kept:
     """Answers on disk, each in a file of its own; none is ever half there."""
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
 
     def get(self, name: str) -> Rows | None:
@@ -77,13 +77,26 @@ class Kept:
             _log.warning("%s: cannot be kept: %s", path, error.strerror)
 
     def forget(self) -> None:
-        """Nothing is left of it."""
+        """Nothing is left of it, nor of the directory above it where that holds no other."""
         if self._directory is None or not self._directory.is_dir():
             return
-        for path in self._directory.glob("*.json"):
-            path.unlink(missing_ok=True)
-        if not any(self._directory.iterdir()):
+        try:
+            for path in self._directory.glob("*.json"):
+                path.unlink(missing_ok=True)
             self._directory.rmdir()
+            if not any(self._directory.parent.iterdir()):
+                self._directory.parent.rmdir()
+        except OSError as error:
+            _log.warning("%s: cannot be deleted: %s", self._directory, error.strerror)
+
+
+def kept_answers(root: Path, name: str, server: PrometheusServer, selection: str, span: Span) -> Kept:
+    """Those of one review, apart from what was told of other series, by another server or to another user.
+
+    `name` is for people, who may find them in `root`.
+    """
+    told = f"{server.digest()}\n{selection}\n{span.start}\n{span.end}"
+    return Kept(root / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +116,11 @@ class History:
         *,
         selection: str = "",
         kept: Kept | None = None,
-        identity: str = "",
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._server, self._selection = server, selection
-        self._kept = kept or Kept(None)
-        self._identity = f"{server.address}\n{identity}"
+        self._kept = kept or Kept()
         self._sleep, self._now = sleep, now
         self._longest: dict[tuple[str, str], int] = {}
         """By level and step: what the server was seen to answer at once, in seconds."""
@@ -202,9 +213,7 @@ class History:
         """What was kept of it, or else one query."""
         seconds = min(step or piece.seconds, piece.seconds)
         promql = question.promql(seconds, self._selection)
-        name = hashlib.sha256(f"{self._identity}\n{promql}\n{piece.start}\n{piece.end}".encode()).hexdigest()[
-            :32
-        ]
+        name = hashlib.sha256(f"{promql}\n{piece.start}\n{piece.end}".encode()).hexdigest()[:32]
         stored = self._kept.get(name)
         if stored is not None:
             return stored

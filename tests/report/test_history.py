@@ -11,11 +11,11 @@ import pytest
 
 from agent.errors import AgentError
 from agent.report.answers import Answer
-from agent.report.history import LOOK_BACK_DAYS, WAITS_SECONDS, History, Kept
+from agent.report.history import LOOK_BACK_DAYS, WAITS_SECONDS, History, Kept, kept_answers
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS, Span, month
 from agent.report.questions import BY_ID, Question
 from agent.sources.page import PageLimits
-from agent.sources.prometheus import PrometheusServer
+from agent.sources.prometheus import Access, PrometheusServer
 from tests.report.limited_server import Asked, LimitedServer, limited_server
 
 SEPTEMBER = month("2026-09").span
@@ -35,12 +35,10 @@ def server() -> Iterator[LimitedServer]:
 class Asking:
     """A history that does not really wait."""
 
-    def __init__(self, server: LimitedServer, kept: Path | None = None, identity: str = "") -> None:
+    def __init__(self, server: LimitedServer, kept: Path | None = None) -> None:
         self.waited: list[float] = []
         self.server = PrometheusServer(server.url, limits=PageLimits(deadline_seconds=5))
-        self.history = History(
-            self.server, kept=Kept(kept), identity=identity, sleep=self.waited.append, now=lambda: 2e9
-        )
+        self.history = History(self.server, kept=Kept(kept), sleep=self.waited.append, now=lambda: 2e9)
 
     def fetch(self, question: Question, span: Span = SEPTEMBER) -> Answer:
         try:
@@ -307,10 +305,43 @@ def test_a_run_goes_on_where_the_one_before_ended(server: LimitedServer, tmp_pat
     assert given.isdisjoint((asked.start, asked.end) for asked in server.asked)
 
 
-def test_another_tenant_is_another_answer(server: LimitedServer, tmp_path: Path) -> None:
-    for tenant in ("a", "b", "a"):
-        Asking(server, tmp_path, identity=tenant).fetch(DAILY)
+TENANT_A = Access(headers={"X-Scope-OrgID": "a"})
+
+
+@pytest.mark.parametrize(
+    ("user", "access", "selection", "span"),
+    [
+        ("", Access(headers={"X-Scope-OrgID": "b"}), "", SEPTEMBER),
+        ("", Access(bearer_token="s3cret"), "", SEPTEMBER),
+        ("me:s3cret@", TENANT_A, "", SEPTEMBER),
+        ("", TENANT_A, 'cluster="a"', SEPTEMBER),
+        ("", TENANT_A, "", FOUR_DAYS),
+    ],
+    ids=["another tenant", "another token", "another user", "another cluster", "another span"],
+)
+def test_what_another_review_was_told_is_left_alone(
+    server: LimitedServer, tmp_path: Path, user: str, access: Access, selection: str, span: Span
+) -> None:
+    root = tmp_path / "kept"
+
+    def fetch(user: str, access: Access, selection: str, span: Span) -> Kept:
+        asked = PrometheusServer(server.url.replace("://", f"://{user}"), access=access)
+        kept = kept_answers(root, "review", asked, selection, span)
+        History(asked, selection=selection, kept=kept).fetch(WHOLE, SEPTEMBER)
+        asked.close()
+        return kept
+
+    own = fetch("", TENANT_A, "", SEPTEMBER)
+    other = fetch(user, access, selection, span)
     assert len(server.asked) == 2
+    fetch("", TENANT_A, "", SEPTEMBER)
+    assert len(server.asked) == 2
+    assert "s3cret" not in "".join(map(str, root.rglob("*")))
+    other.forget()
+    fetch("", TENANT_A, "", SEPTEMBER)
+    assert len(server.asked) == 2, "only its own were forgotten"
+    own.forget()
+    assert not root.exists()
 
 
 def test_what_may_still_be_recorded_is_not_kept(server: LimitedServer, tmp_path: Path) -> None:
@@ -331,6 +362,7 @@ def test_a_spoiled_file_is_as_good_as_none(server: LimitedServer, tmp_path: Path
 
 
 def test_nothing_is_left_when_it_is_forgotten(server: LimitedServer, tmp_path: Path) -> None:
+    (tmp_path / "review").touch()
     directory = tmp_path / "kept"
     Asking(server, directory).fetch(WHOLE)
     assert len([*directory.iterdir()]) == 1

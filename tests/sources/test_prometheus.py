@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from agent.errors import SourceError
-from agent.sources.prometheus import PrometheusServer
+from agent.sources.prometheus import Access, PrometheusServer
 from tests.report.limited_server import send, served
 from tests.rig.programs import free_port, running, stored_prometheus
 
@@ -109,3 +110,31 @@ def test_databases_take_the_parameters_that_they_do_not_know(database: str, tmp_
         (series,) = server.query_range("vector(1)", start=1e9, end=1e9 + 60, step_seconds=60)
         assert series.points == {1e9: 1, 1e9 + 60: 1}
         server.close()
+
+
+def digest(url: str = "http://h", **access: Any) -> str:
+    server = PrometheusServer(url, access=Access(**access))
+    try:
+        return server.digest()
+    finally:
+        server.close()
+
+
+def test_servers_and_those_who_ask_them_are_told_apart() -> None:
+    told = [
+        digest(),
+        digest("http://other"),
+        digest("http://me:secret@h"),
+        digest("http://you:secret@h"),
+        digest(bearer_token="one"),
+        digest(bearer_token="other"),
+        digest(headers={"X-Scope-OrgID": "a"}),
+        digest(headers={"X-Scope-OrgID": "b"}),
+        digest(headers={"Authorization": "Basic bWU6c2VjcmV0"}),
+        digest(certificate=("a.pem", "a.key")),
+        digest(certificate=("b.pem", "b.key")),
+    ]
+    assert len(set(told)) == len(told)
+    assert digest(headers={"A": "1", "B": "2"}) == digest(headers={"B": "2", "A": "1"})
+    assert digest("http://h/") == digest("http://h")
+    assert not any("secret" in one for one in told)
