@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import os
 import re
 import sys
 import time
@@ -12,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.errors import AgentError, ConfigurationError
+from agent.errors import AgentError, ConfigurationError, SourceError
 from agent.planning.points import config_of
 from agent.report import period
+from agent.report.access import load_access
 from agent.report.answers import Answer, Answers
 from agent.report.document import Review, Selection
 from agent.report.history import History, kept_answers
@@ -27,7 +26,7 @@ from agent.report.questions import QUESTIONS, Question
 from agent.report.render import render_html, render_json, render_markdown, render_tables, require_drawing
 from agent.report.teams import fetch_teams
 from agent.sources.page import PageLimits
-from agent.sources.prometheus import TOKEN_VARIABLE, Access, PrometheusServer
+from agent.sources.prometheus import PrometheusServer
 from agent.units import render_percent
 from agent.whole_file import write_whole
 
@@ -38,17 +37,29 @@ KEPT = ".roofline-report"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, compute, write. Raises `AgentError` when nothing can be written."""
+    """Ask, compute, write; the exit status.
+
+    Raises `ConfigurationError` when an option is wrong or a file that it names, and `AgentError` when nothing
+    can be written.
+    """
     chosen = _period(options)
     if "html" in options.format:
         require_drawing()
-    configs = {name: _config(path) for name, path in options.model}
-    access = _access(options)
-    server = PrometheusServer(
-        options.prometheus_url,
-        access=access,
-        limits=PageLimits(deadline_seconds=options.timeout, max_bytes=MAX_ANSWER_BYTES),
-    )
+    problems: list[str] = []
+    configs = _load_configs(options.model, problems)
+    access = load_access(options, problems)
+    if options.output.exists() and not options.output.is_dir():
+        problems.append(f"{options.output}: is no directory")
+    if problems:
+        raise ConfigurationError("report", tuple(problems))
+    try:
+        server = PrometheusServer(
+            options.prometheus_url,
+            access=access,
+            limits=PageLimits(deadline_seconds=options.timeout, max_bytes=MAX_ANSWER_BYTES),
+        )
+    except SourceError as error:
+        raise ConfigurationError("report", (str(error),)) from None
     matchers = "" if options.cluster is None else f'cluster="{_escaped(options.cluster)}"'
     name = _name(chosen.name, options.cluster)
     kept = kept_answers(options.output / KEPT, name, server, matchers, chosen.span)
@@ -65,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         selection=Selection(cluster=options.cluster, group_by=options.group_by),
         matchers=matchers,
         generated_at=instant(int(time.time())),
-        configs={name: config for name, config in configs.items() if config is not None},
+        configs=configs,
     )
     for path in _write(document, options.output, options.format):
         sys.stdout.write(f"{path}\n")
@@ -147,43 +158,20 @@ def _period(options: argparse.Namespace) -> period.Periods:
     return period.last_month(time.time())
 
 
-def _config(path: Path) -> Mapping[str, Any]:
-    config = config_of(str(path))
-    if config is None:
-        raise AgentError(f"{path}: no such file")
-    return config
-
-
-def _access(options: argparse.Namespace) -> Access:
-    if (options.username is None) != (options.password_file is None):
-        raise ConfigurationError("report", ("--username and --password-file go together",))
-    if (options.cert_file is None) != (options.key_file is None):
-        raise ConfigurationError("report", ("--cert-file and --key-file go together",))
-    headers = dict(options.header)
-    if options.tenant is not None:
-        headers["X-Scope-OrgID"] = options.tenant
-    if options.username is not None:
-        pair = f"{options.username}:{_secret(options.password_file)}"
-        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    token = os.environ.get(TOKEN_VARIABLE)
-    if options.bearer_token_file is not None:
-        token = _secret(options.bearer_token_file)
-    for path in (options.ca_file, options.cert_file, options.key_file):
-        if path is not None and not path.is_file():
-            raise AgentError(f"{path}: no such file")
-    return Access(
-        bearer_token=token,
-        headers=headers,
-        verify=True if options.ca_file is None else str(options.ca_file),
-        certificate=None if options.cert_file is None else (str(options.cert_file), str(options.key_file)),
-    )
-
-
-def _secret(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise AgentError(f"{path}: cannot be read: {getattr(error, 'strerror', 'not text')}") from None
+def _load_configs(models: Iterable[tuple[str, Path]], problems: list[str]) -> dict[str, Mapping[str, Any]]:
+    """By the name of the model; what cannot be read is added."""
+    configs = {}
+    for name, path in models:
+        try:
+            config = config_of(str(path))
+        except AgentError as error:
+            problems.append(str(error))
+            continue
+        if config is None:
+            problems.append(f"{path}: no such file")
+        else:
+            configs[name] = config
+    return configs
 
 
 def _escaped(text: str) -> str:

@@ -14,7 +14,7 @@ EXIT_CODES = """\
 exit status:
   0    the review is written
   1    nothing could be written: no server, nothing recorded, no right to read
-  2    an option is wrong
+  2    an option is wrong, or a file that it names cannot be read
   3    the review is written, and says what is missing: some queries were not answered
 """
 

@@ -11,6 +11,8 @@ DAY_SECONDS = 86400
 HOUR_SECONDS = 3600
 RECORDED_SECONDS = 300
 """Between two samples of what is recorded."""
+YEARS = range(1971, 9999)
+"""Each has one before it since 1970, where Unix time begins, and one after it that still has four digits."""
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 
 
@@ -65,6 +67,7 @@ def month(text: str) -> Periods:
     match = _MONTH.fullmatch(text)
     if match is None or not 1 <= int(match[2]) <= 12:
         raise ValueError(f"a month is written like 2026-11, not {text!r}")
+    _check_years(int(match[1]))
     first = date(int(match[1]), int(match[2]), 1)
     before = (first - timedelta(days=1)).replace(day=1)
     after = (first + timedelta(days=31)).replace(day=1)
@@ -90,6 +93,8 @@ def between(since: str, until: str | None, *, now: float) -> Periods:
     if end <= start:
         raise ValueError(f"{_named(start)} is not before {_named(end)}")
     length = end - start
+    if length > start:
+        raise ValueError("there is not as much time before it since 1970, to compare it with")
     return Periods(
         name=f"{_named(start)} – {_named(end)}",
         span=Span(start=start, end=end),
@@ -104,7 +109,13 @@ def parse_instant(text: str) -> int:
         given = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"a time is written like 2026-11-03 or 2026-11-03T12:00, not {text!r}") from None
+    _check_years(given.year)
     return int((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp())
+
+
+def _check_years(year: int) -> None:
+    if year not in YEARS:
+        raise ValueError(f"times are of the years {YEARS[0]} to {YEARS[-1]}")
 
 
 def _midnight(day: date) -> int:

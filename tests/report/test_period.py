@@ -38,6 +38,32 @@ def test_what_is_no_month_is_refused(text: str) -> None:
         month(text)
 
 
+@pytest.mark.parametrize("text", ["9999-12", "0001-01", "0000-01", "1970-01"])
+def test_a_month_that_no_clock_of_ours_has_seen_is_refused(text: str) -> None:
+    """Each is compared with the one before, and ends with the one after."""
+    with pytest.raises(ValueError, match="years 1971 to 9998"):
+        month(text)
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        ("0001-01-01", "2026-11-01"),
+        ("2026-11-01", "9999-12-31"),
+        ("0001-01-01T00:00+14:00", None),
+        ("9999-12-31T23:59-12:00", None),
+    ],
+)
+def test_a_span_that_no_clock_of_ours_has_seen_is_refused(since: str, until: str | None) -> None:
+    with pytest.raises(ValueError, match="years 1971 to 9998"):
+        between(since, until, now=NOW)
+
+
+def test_a_span_with_less_time_before_it_since_1970_is_refused() -> None:
+    with pytest.raises(ValueError, match="since 1970"):
+        between("1971-01-01", "9998-01-01", now=NOW)
+
+
 def test_the_last_month_is_one_that_has_ended() -> None:
     assert last_month(NOW).name == "2026-10"
     assert last_month(at("2026-11-01")).name == "2026-10"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 import requests
 
 from agent.report.document import Review
+from tests.discovery.kube_api import make_certificate
 from tests.promtool import back_fill
 from tests.report.databases import in_prometheus
 from tests.report.limited_server import limited_server, send, served
@@ -256,6 +258,8 @@ def test_without_what_draws_it_is_said_before_anything_is_asked(tmp_path: Path) 
     ("options", "said"),
     [
         (("--month", "2026-13"), "month is written like"),
+        (("--month", "9999-12"), "years 1971 to 9998"),
+        (("--month", "0001-01"), "years 1971 to 9998"),
         (("--since", "2026-09-02", "--until", "2026-09-01"), "is not before"),
         (("--until", "2026-09-01"), "no meaning without --since"),
         (("--month", "2026-09", "--since", "2026-09-01"), "not allowed with"),
@@ -279,15 +283,46 @@ def test_wrong_options_are_told(tmp_path: Path, options: tuple[str, ...], said: 
     ("options", "said"),
     [
         (("--bearer-token-file", "/nowhere/token"), "/nowhere/token: cannot be read: No such file"),
-        (("--ca-file", "/nowhere/ca"), "/nowhere/ca: no such file"),
+        (("--bearer-token-file", "binary"), "binary: cannot be read: not text"),
+        (("--username", "me", "--password-file", "/nowhere/p"), "/nowhere/p: cannot be read: No such file"),
+        (("--ca-file", "/nowhere/ca"), "/nowhere/ca: cannot be read: No such file"),
+        (("--ca-file", "text"), "text: cannot be read: not PEM"),
+        (("--cert-file", "/nowhere/c", "--key-file", "text"), "/nowhere/c: cannot be read: No such file"),
+        (("--cert-file", "pem", "--key-file", "/nowhere/k"), "/nowhere/k: cannot be read: No such file"),
+        (("--cert-file", "pem", "--key-file", "text"), "pem, text: cannot be read: not PEM, or no pair"),
         (("--model", "m=/nowhere/config.json"), "/nowhere/config.json: no such file"),
-        ((), "refused"),
+        (("--model", "m=/nowhere/dir"), "/nowhere/dir: no such file"),
+        (("--model", "m=text"), "text: cannot be read as a config.json"),
+        (("--output", "text"), "text: is no directory"),
+        (("--prometheus-url", "localhost:9090"), "begins with http"),
     ],
 )
-def test_what_cannot_be_read_is_told(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
-    done = report("http://127.0.0.1:1", tmp_path, *options)
+def test_a_path_that_is_wrong_is_told_before_anything_is_asked(
+    tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    make_certificate(tmp_path / "pem")
+    (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\xff")
+    made = re.compile(r"^(m=)?(pem|text|binary)$")
+    given = [made.sub(rf"\g<1>{tmp_path}/\g<2>", option) for option in options]
+    with limited_server() as server:
+        done = report(server.url, tmp_path / "out", *given)
+        assert not server.asked
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.replace(f"{tmp_path}/", "")
+    assert "Traceback" not in done.stderr
+
+
+def test_all_wrong_paths_are_told_at_once(tmp_path: Path) -> None:
+    done = report("http://127.0.0.1:1", tmp_path, "--ca-file", "/nowhere/ca", "--model", "m=/nowhere/m.json")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_server_that_is_not_there_is_no_wrong_option(tmp_path: Path) -> None:
+    done = report("http://127.0.0.1:1", tmp_path)
     assert done.returncode == 1, done.stderr
-    assert said in done.stderr
+    assert "refused" in done.stderr
     assert "Traceback" not in done.stderr
 
 
