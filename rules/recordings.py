@@ -123,15 +123,23 @@ def _name(level: str, counter: str) -> str:
     return f"roofline:{level}:{counter.removesuffix('_total')}:increase{INTERVAL}"
 
 
+OF_MIG = "MIG"
+"""Behind the part of an instance of a GPU in MIG mode: a share of one, with another price and other roofs."""
+_INFO = f'max_over_time(roofline_gpu_info{{parent_uuid=""}}[{INTERVAL}])'
+_INSTANCES = f'max_over_time(roofline_gpu_info{{parent_uuid!=""}}[{INTERVAL}])'
 PART = (
-    f"topk by {by(DEVICE)} (1, max by {by((*DEVICE, 'part'))} (max_over_time(roofline_gpu_info[{INTERVAL}])))"
+    f"topk by {by(DEVICE)} (1, max by {by((*DEVICE, 'part'))} (\n"
+    f"  {_INFO}\n"
+    f'  or label_replace({_INSTANCES}, "part", "$1 {OF_MIG}", "part", "(.*)")\n'
+    f"))"
 )
 """What each GPU is, or was within the window: one part each, also where it was first taken for another."""
 
 
 def _part(expr: str, *, keeps: tuple[str, ...]) -> str:
     """GPUs by the part that they are; also of those that were there only at the window's beginning."""
-    return f"sum by {by(keeps)} (\n  {indented(expr)}\n  * on {by(DEVICE)} group_left (part)\n  {PART}\n)"
+    part = f"on {by(DEVICE)} group_left (part)\n  {indented(PART)}"
+    return f"sum by {by(keeps)} (\n  {indented(expr)}\n  * {part}\n)"
 
 
 def _identified(
@@ -205,7 +213,7 @@ def _identity() -> Recording:
         f"topk by {by(REPLICA)} (1, max by {by((*REPLICA, 'part'))} (\n"
         f"  max by {by((*REPLICA, 'uuid'))} (max_over_time(roofline_engine_gpu_info[{INTERVAL}]))\n"
         f"  * on {by(DEVICE)} group_left (part)\n"
-        f"  {PART}\n"
+        f"  {indented(PART)}\n"
         f"))"
     )
     return Recording(
