@@ -146,16 +146,17 @@ def _fetch(history: History, questions: Iterable[Question], span: Span, shown: P
 
 
 def _period(options: argparse.Namespace) -> period.Periods:
+    now = time.time()
     try:
         if options.since is not None:
-            return period.between(options.since, options.until, now=time.time())
+            return period.between(options.since, options.until, now=now)
         if options.until is not None:
             raise ValueError("--until has no meaning without --since")
         if options.month is not None:
-            return period.month(options.month)
+            return period.month(options.month, now=now)
     except ValueError as error:
         raise ConfigurationError("report", (str(error),)) from None
-    return period.last_month(time.time())
+    return period.last_month(now)
 
 
 def _load_configs(models: Iterable[tuple[str, Path]], problems: list[str]) -> dict[str, Mapping[str, Any]]:

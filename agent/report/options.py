@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     time = parser.add_argument_group("time")
     chosen = time.add_mutually_exclusive_group()
     chosen.add_argument(
-        "--month", metavar="YYYY-MM", help="a calendar month, UTC (default: the last whole one)"
+        "--month",
+        metavar="YYYY-MM",
+        help="a calendar month, UTC, until now if it goes on (default: the last whole one)",
     )
     chosen.add_argument(
         "--since", metavar="TIME", help="in place of a month: from 2026-11-03, or 2026-11-03T12:00"

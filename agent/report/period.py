@@ -62,8 +62,11 @@ class Periods:
     previous: Span
 
 
-def month(text: str) -> Periods:
-    """`2026-11`, compared with the month before. Raises `ValueError`."""
+def month(text: str, *, now: float) -> Periods:
+    """`2026-11`, compared with the month before; while it goes on, until now, and with as much of the other.
+
+    Raises `ValueError`.
+    """
     match = _MONTH.fullmatch(text)
     if match is None or not 1 <= int(match[2]) <= 12:
         raise ValueError(f"a month is written like 2026-11, not {text!r}")
@@ -71,36 +74,58 @@ def month(text: str) -> Periods:
     first = date(int(match[1]), int(match[2]), 1)
     before = (first - timedelta(days=1)).replace(day=1)
     after = (first + timedelta(days=31)).replace(day=1)
-    start, end = _midnight(first), _midnight(after)
+    start, end, previous = _midnight(first), _midnight(after), _midnight(before)
+    until = _recorded_until(now)
+    if until < end:
+        _check_begun(start, until)
+        # A February has not as much as a March that is nearly over.
+        return _periods(
+            Span(start=start, end=until), Span(start=previous, end=min(previous + until - start, start))
+        )
     return Periods(
         name=f"{first:%Y-%m}",
         span=Span(start=start, end=end),
         previous_name=f"{before:%Y-%m}",
-        previous=Span(start=_midnight(before), end=start),
+        previous=Span(start=previous, end=start),
     )
 
 
 def last_month(now: float) -> Periods:
     """The one that ended last."""
     first = instant(now).date().replace(day=1)
-    return month(f"{first - timedelta(days=1):%Y-%m}")
+    return month(f"{first - timedelta(days=1):%Y-%m}", now=now)
 
 
 def between(since: str, until: str | None, *, now: float) -> Periods:
-    """Any span, compared with the same length before it. Dates are midnights. Raises `ValueError`."""
-    start = parse_instant(since)
-    end = int(now) // RECORDED_SECONDS * RECORDED_SECONDS if until is None else parse_instant(until)
-    if end <= start:
+    """Any span as far as it has passed, compared with the same length before it. Raises `ValueError`.
+
+    Dates are midnights.
+    """
+    start, latest = parse_instant(since), _recorded_until(now)
+    end = latest if until is None else parse_instant(until)
+    if until is not None and end <= start:
         raise ValueError(f"{_named(start)} is not before {_named(end)}")
+    _check_begun(start, latest)
+    end = min(end, latest)
     length = end - start
     if length > start:
         raise ValueError("there is not as much time before it since 1970, to compare it with")
-    return Periods(
-        name=f"{_named(start)} – {_named(end)}",
-        span=Span(start=start, end=end),
-        previous_name=f"{_named(start - length)} – {_named(start)}",
-        previous=Span(start=start - length, end=start),
-    )
+    return _periods(Span(start=start, end=end), Span(start=start - length, end=start))
+
+
+def _periods(span: Span, previous: Span) -> Periods:
+    """Named by where they begin and end."""
+    return Periods(name=_span_name(span), span=span, previous_name=_span_name(previous), previous=previous)
+
+
+def _recorded_until(now: float) -> int:
+    """What is later is still to be recorded."""
+    return int(now) // RECORDED_SECONDS * RECORDED_SECONDS
+
+
+def _check_begun(start: int, until: int) -> None:
+    if start >= until:
+        raise ValueError(f"{_named(start)} is still to come: it is not before now, {_named(until)} UTC")
 
 
 def parse_instant(text: str) -> int:
@@ -125,3 +150,7 @@ def _midnight(day: date) -> int:
 def _named(seconds: int) -> str:
     at = instant(seconds)
     return f"{at:%Y-%m-%d}" if seconds % DAY_SECONDS == 0 else f"{at:%Y-%m-%dT%H:%M}"
+
+
+def _span_name(span: Span) -> str:
+    return f"{_named(span.start)} – {_named(span.end)}"

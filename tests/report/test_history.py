@@ -18,7 +18,7 @@ from agent.sources.page import PageLimits
 from agent.sources.prometheus import Access, PrometheusServer
 from tests.report.limited_server import Asked, LimitedServer, limited_server
 
-SEPTEMBER = month("2026-09").span
+SEPTEMBER = month("2026-09", now=2e9).span
 DAILY = replace(BY_ID["gpu_observed_seconds"], by=("cluster",))
 HOURLY = replace(BY_ID["hourly_engine_flops"], by=("cluster",))
 WHOLE = replace(BY_ID["node_gpu_cost_usd"], by=("cluster",))

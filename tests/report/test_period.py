@@ -25,7 +25,7 @@ def at(text: str) -> int:
     ],
 )
 def test_a_month_is_compared_with_the_one_before(text: str, start: str, end: str, before: str) -> None:
-    review = month(text)
+    review = month(text, now=at("2029-01-01"))
     assert (review.span.start, review.span.end) == (at(start), at(end))
     assert (review.previous.start, review.previous.end) == (at(before), at(start))
     assert review.name == text
@@ -35,14 +35,14 @@ def test_a_month_is_compared_with_the_one_before(text: str, start: str, end: str
 @pytest.mark.parametrize("text", ["2026-13", "2026-00", "2026-1", "26-01", "2026-01-01", "", "november"])
 def test_what_is_no_month_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="month"):
-        month(text)
+        month(text, now=NOW)
 
 
 @pytest.mark.parametrize("text", ["9999-12", "0001-01", "0000-01", "1970-01"])
 def test_a_month_that_no_clock_of_ours_has_seen_is_refused(text: str) -> None:
     """Each is compared with the one before, and ends with the one after."""
     with pytest.raises(ValueError, match="years 1971 to 9998"):
-        month(text)
+        month(text, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,54 @@ def test_the_last_month_is_one_that_has_ended() -> None:
     assert last_month(NOW).name == "2026-10"
     assert last_month(at("2026-11-01")).name == "2026-10"
     assert last_month(at("2026-10-31")).name == "2026-09"
+
+
+@pytest.mark.parametrize(
+    ("now", "end", "previous_end"),
+    [
+        ("2026-11-01T00:05", "2026-11-01T00:05", "2026-10-01T00:05"),
+        ("2026-11-03T09:02:30", "2026-11-03T09:00", "2026-10-03T09:00"),
+        ("2026-11-30T23:59", "2026-11-30T23:55", "2026-10-30T23:55"),
+    ],
+)
+def test_a_month_that_goes_on_is_compared_with_as_much_of_the_one_before(
+    now: str, end: str, previous_end: str
+) -> None:
+    """And is called by what of it has passed."""
+    review = month("2026-11", now=at(now))
+    assert review.span == Span(start=at("2026-11-01"), end=at(end))
+    assert review.previous == Span(start=at("2026-10-01"), end=at(previous_end))
+    assert review.name == f"2026-11-01 – {end}"
+    assert review.previous_name == f"2026-10-01 – {previous_end}"
+
+
+def test_a_month_that_is_nearly_over_may_have_more_than_the_one_before() -> None:
+    review = month("2027-03", now=at("2027-03-31T12:00"))
+    assert review.previous == Span(start=at("2027-02-01"), end=at("2027-03-01"))
+
+
+def test_a_month_that_is_over_is_whole() -> None:
+    assert month("2026-11", now=at("2026-12-01")).name == "2026-11"
+
+
+@pytest.mark.parametrize("now", ["2026-10-31T23:59", "2026-11-01", "2026-11-01T00:04:59"])
+def test_a_month_that_has_not_begun_is_refused(now: str) -> None:
+    with pytest.raises(ValueError, match="still to come"):
+        month("2026-11", now=at(now))
+
+
+def test_what_of_a_span_is_still_to_come_is_no_part_of_it() -> None:
+    review = between("2026-11-02", "2026-11-09", now=NOW)
+    assert review.span == Span(start=at("2026-11-02"), end=at("2026-11-03T09:00"))
+    assert review.previous == Span(start=at("2026-10-31T15:00"), end=at("2026-11-02"))
+    assert review.name == "2026-11-02 – 2026-11-03T09:00"
+
+
+def test_a_span_that_has_not_begun_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="2026-11-04 is still to come: it is not before now, 2026-11-03T09:00"
+    ):
+        between("2026-11-04", "2026-11-09", now=NOW)
 
 
 def test_any_other_span_is_compared_with_as_much_before_it() -> None:

@@ -100,10 +100,7 @@ def test_what_is_never_given_makes_the_review_partial(small: Path, tmp_path: Pat
         assert "partial" in done.stderr
         review = read(tmp_path / "out")
         assert not review.is_complete
-        assert {problem.queries for problem in review.problems} == {
-            ("engine_generation_tokens",),
-            ("hourly_engine_generation_tokens",),
-        }
+        assert {problem.queries for problem in review.problems} == {("engine_generation_tokens",)}
         assert min(problem.start for problem in review.problems) == review.period.start - timedelta(days=2)
         assert max(problem.end for problem in review.problems) == review.period.end
         assert review.quality.is_poor
@@ -260,6 +257,8 @@ def test_without_what_draws_it_is_said_before_anything_is_asked(tmp_path: Path) 
         (("--month", "2026-13"), "month is written like"),
         (("--month", "9999-12"), "years 1971 to 9998"),
         (("--month", "0001-01"), "years 1971 to 9998"),
+        (("--month", "9998-11"), "still to come"),
+        (("--since", "9998-01-01", "--until", "9998-02-01"), "still to come"),
         (("--since", "2026-09-02", "--until", "2026-09-01"), "is not before"),
         (("--until", "2026-09-01"), "no meaning without --since"),
         (("--month", "2026-09", "--since", "2026-09-01"), "not allowed with"),

@@ -17,7 +17,7 @@ from tests.report.limited_server import LimitedServer, limited_server
 from tests.rig.programs import Program, stored_prometheus
 
 NOW = int(datetime(2026, 9, 12, 9, 2, 11, tzinfo=UTC).timestamp())
-SEPTEMBER = month("2026-09").span
+SEPTEMBER = month("2026-09", now=2e9).span
 
 
 def lines() -> Iterator[str]:
