@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from agent.accounts import GpuTotals
 from agent.assessment import EngineAssessment, EngineKey, GpuAssessment
 from agent.fusion import Fused
 from agent.judgement import GpuFacts, assess_gpu
@@ -135,6 +136,7 @@ class Node:
         charge: Charge,
     ) -> tuple[GpuAssessment, ...]:
         """What is to be said of each GPU now; `claimed` are those that some engine runs on, silent or not."""
+        self._leave_absent(beat)
         assessed = []
         for gpu in self.present:
             if isinstance(gpu, GpuLost):
@@ -145,11 +147,7 @@ class Node:
                 residents = tuple(e for e in engines if e.up and gpu.uuid in e.gpu_uuids)
                 one = self._assess(gpu, residents, claimed=gpu.uuid in claimed, beat=beat, charge=charge)
             assessed.append(one)
-        self._leave_absent(beat)
-        return tuple(
-            replace(gpu, totals=self.tracks[gpu.uuid].account.totals()) if gpu.uuid in self.tracks else gpu
-            for gpu in assessed
-        )
+        return tuple(assessed)
 
     # --- which there are ---------------------------------------------------------------------------
 
@@ -237,7 +235,12 @@ class Node:
         else:
             track.account.credit_unobserved(beat.elapsed_seconds)
         started = beat.unix_seconds - beat.elapsed_seconds
-        return replace(assessed, verdict=verdict, history=track.remember(started, beat.unix_seconds, verdict))
+        return replace(
+            assessed,
+            verdict=verdict,
+            history=track.remember(started, beat.unix_seconds, verdict),
+            totals=track.account.totals(),
+        )
 
     def _board(self, reading: GpuReading, beat: Beat) -> GpuAssessment:
         """A GPU in MIG mode: its own counters, and the money of what no instance has."""
@@ -263,6 +266,7 @@ class Node:
             health=reading.health,
             spec=track.spec,
             verdict=Verdict(bottleneck="unknown", reason=DIVIDED),
+            totals=track.account.totals(),
         )
 
     # --- money and energy --------------------------------------------------------------------------
@@ -319,4 +323,5 @@ def _lost(gpu: GpuLost, track: GpuTrack | None) -> GpuAssessment:
         health=gpu.health,
         spec=track.spec if track is not None else None,
         verdict=Verdict(bottleneck="unknown", reason=gpu.message),
+        totals=track.account.totals() if track is not None else GpuTotals(),
     )

@@ -251,7 +251,8 @@ class Serving:
             now_seconds=now,
             patience_seconds=self._rules.patience_seconds,
         )
-        return replace(assessed, verdict=track.settled.verdict)
+        verdict = track.settled.verdict
+        return assessed if verdict is assessed.verdict else replace(assessed, verdict=verdict)
 
     def _ground(
         self, local: tuple[str, ...], resolution: Resolution
@@ -279,7 +280,7 @@ class Serving:
             return
         work = workload(facts.served, traffic.work)
         track.account.credit_work(work)
-        attribution = attribute_window(replace(facts, window=interval), traffic, work)
+        attribution = attribute_window(facts, interval, traffic, work)
         watched = track.history.is_continuous and (facts.roof is not None or not facts.gpu_uuids)
         if attribution is not None and watched:
             track.account.credit_time(interval.seconds, attribution)

@@ -129,7 +129,7 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
     reading, window, served = facts.reading, facts.window, facts.served
     traffic = Traffic.over(window) if window is not None else None
     work = workload(served, traffic.work) if served is not None and traffic is not None else None
-    attribution = attribute_window(facts, traffic, work)
+    attribution = attribute_window(facts, window, traffic, work)
     context = traffic.context_tokens if traffic is not None else None
     tokens_per_sequence = traffic.work.tokens_per_sequence_step if traffic is not None else 1.0
     line, weights_seconds = step_line(window), weight_read_seconds(facts)
@@ -199,17 +199,17 @@ def assess_engine(facts: EngineFacts) -> EngineAssessment:
 
 
 def attribute_window(
-    facts: EngineFacts, traffic: Traffic | None, work: Workload | None
+    facts: EngineFacts, window: EngineWindow | None, traffic: Traffic | None, work: Workload | None
 ) -> Attribution | None:
-    """Where the busy time of `facts.window` went; `None` without a model, all unexplained without a roof."""
-    if traffic is None or work is None or facts.served is None or facts.window is None:
+    """Where the busy time of a window went; `None` without a model, all unexplained without a roof."""
+    if traffic is None or work is None or facts.served is None or window is None:
         return None
     return attribute(
         model=facts.served,
         work=work,
         tokens=traffic.work,
         decode_step_seconds=traffic.decode_step_seconds,
-        window_seconds=facts.window.seconds,
+        window_seconds=window.seconds,
         roof=facts.roof,
         constants=facts.constants,
         alone=facts.alone_on_gpu,

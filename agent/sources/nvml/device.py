@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pynvml
 
@@ -116,12 +117,13 @@ class Device:
             instances = self._instances.read(board)
             return (replace(board, partitioned=True, activity_problem=DIVIDED), *instances)
         self._instances.close()
-        reading = self._with_memory(board)
+        memory = self._memory()
         asker.require_an_answer()
         activity = self._gpm.read() if self._gpm else "GPM is switched off"
         return (
             replace(
-                reading,
+                board,
+                **memory,
                 processes=asker.ask_seldom(read_processes),
                 activity=activity if isinstance(activity, Activity) else None,
                 activity_problem=activity if isinstance(activity, str) else None,
@@ -137,19 +139,20 @@ class Device:
     def _read_fields(self, _: Handle) -> dict[str, float]:
         return self._fields.read()
 
-    def _with_memory(self, board: GpuReading) -> GpuReading:
-        memory = self._asker.ask(read_memory, read_memory_v1)
+    def _memory(self) -> dict[str, Any]:
+        """The memory's fields of a reading."""
+        memory, origin = self._asker.ask(read_memory, read_memory_v1), {}
         if memory is None and self._asker.why_lacking(read_memory_v1) == pynvml.NVML_ERROR_NOT_SUPPORTED:
             # A chip that shares the CPU's memory, such as GB10, has none of its own to tell of.
-            memory, board = read_host_memory(self._proc), replace(board, memory_origin="system")
+            memory, origin = read_host_memory(self._proc), {"memory_origin": "system"}
         total, used, free, reserved = memory or (None, None, None, None)
-        return replace(
-            board,
-            memory_total_bytes=total,
-            memory_used_bytes=used,
-            memory_free_bytes=free,
-            memory_reserved_bytes=reserved,
-        )
+        return {
+            **origin,
+            "memory_total_bytes": total,
+            "memory_used_bytes": used,
+            "memory_free_bytes": free,
+            "memory_reserved_bytes": reserved,
+        }
 
     def _health(self, values: Mapping[str, float]) -> GpuHealth:
         state, health = self._asker.ask_seldom(_fabric, _fabric_v2) or (None, None)
