@@ -6,6 +6,8 @@
  *   gpus=2                                    how many there are
  *   power_mw=70000, gpu1.gpm.10=nan           values, in NVML's own units
  *   virtualization=1, processes=7:1024,8      … pid:bytes; without bytes they are unknown
+ *   fan_percent=40                            a GPU without it has no fan, as on a board of servers
+ *   pcie_wait_ms=20                           how long the PCIe counters are watched, while the caller waits
  *   now_ms=1000                               the time of GPM samples and field values, else the clock's
  *
  * What a call answers:
@@ -67,6 +69,7 @@ enum {
 static const char DEFAULTS[] =
     "gpus=1\n"
     "driver_version=570.86.15\n"
+    "cuda_driver_version=12080\n"
     "name=NVIDIA H100 80GB HBM3\n"
     "compute_capability=9.0\n"
     "bus_bits=5120\n"
@@ -81,8 +84,16 @@ static const char DEFAULTS[] =
     "sm_clock_max_mhz=1980\n"
     "memory_clock_mhz=2619\n"
     "memory_clock_max_mhz=2619\n"
+    "video_clock_mhz=1485\n"
+    "video_clock_max_mhz=1485\n"
     "utilization_gpu_percent=94\n"
     "utilization_memory_percent=61\n"
+    "utilization_encoder_percent=0\n"
+    "utilization_decoder_percent=0\n"
+    "utilization_period_us=167000\n"
+    "pcie_sent_kib_per_second=51200\n"
+    "pcie_received_kib_per_second=92160\n"
+    "pcie_wait_ms=20\n"
     "clock_event_reasons=4\n"
     "gpm_supported=1\n"
     "gpm.1=98.5\n"
@@ -423,6 +434,12 @@ int nvmlSystemGetDriverVersion(char *version, unsigned size) {
     return text(NODE, "driver_version", value) ? give(value, version, size) : NOT_SUPPORTED;
 }
 
+int nvmlSystemGetCudaDriverVersion(int *version) {
+    BEGIN();
+    *version = (int)number(NODE, "cuda_driver_version", 0);
+    return SUCCESS;
+}
+
 int nvmlDeviceGetCount_v2(unsigned *count) {
     BEGIN();
     *count = (unsigned)number(NODE, "gpus", 0);
@@ -606,6 +623,7 @@ int nvmlDeviceGetAttributes_v2(void *handle, struct attributes *attributes) {
 ONE_NUMBER(nvmlDeviceGetMemoryBusWidth, BEGIN_DEVICE, unsigned, "bus_bits")
 ONE_NUMBER(nvmlDeviceGetPowerUsage, BEGIN_GPU, unsigned, "power_mw")
 ONE_NUMBER(nvmlDeviceGetEnforcedPowerLimit, BEGIN_GPU, unsigned, "power_limit_mw")
+ONE_NUMBER(nvmlDeviceGetPowerManagementLimit, BEGIN_GPU, unsigned, "power_limit_mw")
 ONE_NUMBER(nvmlDeviceGetTotalEnergyConsumption, BEGIN_GPU, unsigned long long, "energy_mj")
 ONE_NUMBER(nvmlDeviceGetCurrentClocksEventReasons, BEGIN_GPU, unsigned long long, "clock_event_reasons")
 ONE_NUMBER(nvmlDeviceGetCurrentClocksThrottleReasons, BEGIN_GPU, unsigned long long, "clock_event_reasons")
@@ -630,21 +648,31 @@ int nvmlDeviceGetTemperatureV(void *handle, struct temperature *temperature) {
     return SUCCESS;
 }
 
-static int mhz(int device, unsigned type, unsigned *value, const char *sm, const char *memory) {
-    if (type != 1 && type != 2)
+int nvmlDeviceGetFanSpeed(void *handle, unsigned *percent) {
+    BEGIN_GPU(handle);
+    char value[TEXT];
+    if (!text(device, "fan_percent", value))
+        return NOT_SUPPORTED;
+    *percent = (unsigned)integer_in(value);
+    return SUCCESS;
+}
+
+/* Graphics and SMs have one clock. */
+static int mhz(int device, unsigned type, unsigned *value, const char *sm, const char *memory, const char *video) {
+    if (type > 3)
         return INVALID_ARGUMENT;
-    *value = (unsigned)number(device, type == 1 ? sm : memory, 0);
+    *value = (unsigned)number(device, type == 2 ? memory : type == 3 ? video : sm, 0);
     return SUCCESS;
 }
 
 int nvmlDeviceGetClockInfo(void *handle, unsigned type, unsigned *value) {
     BEGIN_GPU(handle);
-    return mhz(device, type, value, "sm_clock_mhz", "memory_clock_mhz");
+    return mhz(device, type, value, "sm_clock_mhz", "memory_clock_mhz", "video_clock_mhz");
 }
 
 int nvmlDeviceGetMaxClockInfo(void *handle, unsigned type, unsigned *value) {
     BEGIN_GPU(handle);
-    return mhz(device, type, value, "sm_clock_max_mhz", "memory_clock_max_mhz");
+    return mhz(device, type, value, "sm_clock_max_mhz", "memory_clock_max_mhz", "video_clock_max_mhz");
 }
 
 struct utilization {
@@ -657,6 +685,27 @@ int nvmlDeviceGetUtilizationRates(void *handle, struct utilization *utilization)
         return NOT_SUPPORTED;
     utilization->gpu = (unsigned)number(device, "utilization_gpu_percent", 0);
     utilization->memory = (unsigned)number(device, "utilization_memory_percent", 0);
+    return SUCCESS;
+}
+
+#define CODEC(call, key) \
+    int call(void *handle, unsigned *percent, unsigned *period_us) { \
+        BEGIN_GPU(handle); \
+        *percent = (unsigned)number(device, key, 0); \
+        *period_us = (unsigned)number(device, "utilization_period_us", 0); \
+        return SUCCESS; \
+    }
+
+CODEC(nvmlDeviceGetEncoderUtilization, "utilization_encoder_percent")
+CODEC(nvmlDeviceGetDecoderUtilization, "utilization_decoder_percent")
+
+int nvmlDeviceGetPcieThroughput(void *handle, unsigned received, unsigned *kib_per_second) {
+    BEGIN_GPU(handle);
+    if (received > 1)
+        return INVALID_ARGUMENT;
+    nanosleep(&(struct timespec){.tv_nsec = (long)(number(device, "pcie_wait_ms", 0) * 1e6)}, NULL);
+    *kib_per_second =
+        (unsigned)number(device, received ? "pcie_received_kib_per_second" : "pcie_sent_kib_per_second", 0);
     return SUCCESS;
 }
 
@@ -715,6 +764,40 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, struc
     }
     *count = found;
     return found > room ? INSUFFICIENT_SIZE : SUCCESS;
+}
+
+/* None of those that the tests run draws anything. */
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, struct process *processes) {
+    TRY(begin_about(__func__, handle, WHOLE | PART));
+    (void)processes;
+    *count = 0;
+    return SUCCESS;
+}
+
+struct process_utilization {
+    unsigned pid;
+    unsigned long long at_us;
+    unsigned sm, memory, encoder, decoder;
+};
+
+/* All that the GPU does is ascribed to each of them. */
+int nvmlDeviceGetProcessUtilization(
+    void *handle, struct process_utilization *samples, unsigned *count, unsigned long long since_us) {
+    BEGIN_GPU(handle);
+    char list[TEXT] = "";
+    text(device, "processes", list);
+    unsigned room = samples ? *count : 0, found = 0;
+    unsigned long long now_us = (unsigned long long)(number(NODE, "now_ms", clock_ms(CLOCK_REALTIME)) * 1e3);
+    for (char *rest = list, *item; (item = strsep(&rest, ",")) && *item && now_us > since_us; found++)
+        if (found < room)
+            samples[found] = (struct process_utilization){
+                .pid = (unsigned)integer_in(strsep(&item, ":")),
+                .at_us = now_us,
+                .sm = (unsigned)number(device, "utilization_gpu_percent", 0),
+                .memory = (unsigned)number(device, "utilization_memory_percent", 0),
+            };
+    *count = found;
+    return !found ? NOT_FOUND : found > room ? INSUFFICIENT_SIZE : SUCCESS;
 }
 
 /* --- field values ----------------------------------------------------------------------------- */
@@ -981,7 +1064,7 @@ int nvmlEventSetWait_v2(struct event_set *set, struct event *event, unsigned ms)
         pthread_mutex_unlock(&mutex);
         if (code != TIMEOUT || clock_ms(CLOCK_MONOTONIC) - since >= ms)
             return code;
-        wait_and_refresh(250);
+        wait_and_refresh((int)of_call(__func__, NODE, "poll_ms", 50));
         TRY((int)of_call(__func__, NODE, "return", SUCCESS));
     }
 }

@@ -214,6 +214,25 @@ def test_processes_have_their_memory_where_it_is_known(stand_in: StandIn) -> Non
     assert [(process.pid, process.usedGpuMemory) for process in found] == [(7, 1024), (8, None)]
 
 
+# --- what other programs ask for ---------------------------------------------------------------------
+
+
+def test_other_programs_are_told_what_the_agent_does_not_ask(stand_in: StandIn) -> None:
+    stand_in.set({"pcie_wait_ms": 0, "processes": "7:1024,8", "utilization_gpu_percent": 40})
+    assert nvml.nvmlSystemGetCudaDriverVersion() == 12080
+    assert nvml.nvmlDeviceGetPowerManagementLimit(gpu()) == nvml.nvmlDeviceGetEnforcedPowerLimit(gpu())
+    assert nvml.nvmlDeviceGetEncoderUtilization(gpu()) == [0, 167000]
+    assert nvml.nvmlDeviceGetPcieThroughput(gpu(), nvml.NVML_PCIE_UTIL_RX_BYTES) == 92160
+    assert nvml.nvmlDeviceGetClockInfo(gpu(), nvml.NVML_CLOCK_GRAPHICS) == 1755
+    assert nvml.nvmlDeviceGetClockInfo(gpu(), nvml.NVML_CLOCK_VIDEO) == 1485
+    assert code_of(nvml.nvmlDeviceGetFanSpeed, gpu()) == nvml.NVML_ERROR_NOT_SUPPORTED
+    assert nvml.nvmlDeviceGetGraphicsRunningProcesses_v3(gpu()) == []
+    samples = nvml.nvmlDeviceGetProcessUtilization(gpu(), 0)
+    assert [(sample.pid, sample.smUtil) for sample in samples] == [(7, 40), (8, 40)]
+    stand_in.set({"processes": None})
+    assert code_of(nvml.nvmlDeviceGetProcessUtilization, gpu(), 0) == nvml.NVML_ERROR_NOT_FOUND
+
+
 # --- events ----------------------------------------------------------------------------------------
 
 
