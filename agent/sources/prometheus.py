@@ -41,8 +41,10 @@ _WHOLE = {"partial_response": "false", "deny_partial_response": "1"}
 
 Mimir gives no parts: it refuses a query for which it lacks a store.
 """
-_EXACTLY = {"nocache": "1"}
-"""Else VictoriaMetrics moves instants to where its cache has them, and away from now."""
+_EXACTLY = {"nocache": "1", "max_source_resolution": "0s"}
+"""Else VictoriaMetrics moves instants to where its cache has them, and away from now; and Thanos takes what
+it has downsampled, whose windows are not ours.
+"""
 _OF_THE_QUERY = re.compile(r"PromQL (warning|info)\b|\d+ more (warning|info) annotations omitted")
 """How warnings of the query begin (`util/annotations` of Prometheus); all others are of stores."""
 _NO_STORE = "No StoreAPIs matched for this query"

@@ -92,6 +92,7 @@ def test_a_part_is_refused_beforehand() -> None:
         sent = parse_qs(urlsplit(path).query)
         assert (sent["partial_response"], sent["deny_partial_response"]) == (["false"], ["1"])
         assert sent["nocache"] == ["1"], "VictoriaMetrics would move the instants"
+        assert sent["max_source_resolution"] == ["0s"], "Thanos would take sums of other windows"
 
 
 @pytest.mark.parametrize("database", ["prometheus", "victoria-metrics"])
