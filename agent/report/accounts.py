@@ -11,12 +11,14 @@ from agent.report.measured import (
     Measured,
     by_day,
     hours,
+    known_by_day,
     per_million,
     ratio,
     recorded_hours,
     together,
 )
 from agent.report.period import HOUR_SECONDS, RECORDED_SECONDS, instant
+from agent.report.prices import Prices
 
 TIMES = tuple(name for name in CLASSES if name != UNALLOCATED)
 """Classes that take time; what is unallocated only costs."""
@@ -30,6 +32,7 @@ def totals(answers: Answers) -> Totals:
     by_class = answers["gpu_bottleneck_cost_usd"]
     spent = {name: by_class.value(bottleneck=name) for name in CLASSES}
     generated = answers["engine_generation_tokens"].amount()
+    has_prices = Prices.of(answers).are_enough()
     return Totals(
         nodes=_nodes(answers["node_recorded"], recorded),
         gpus=hours(observed) / recorded if recorded else 0.0,
@@ -45,7 +48,7 @@ def totals(answers: Answers) -> Totals:
         prefill_tokens=answers["engine_prefill_tokens"].amount(),
         cached_prompt_tokens=answers["engine_cached_prompt_tokens"].amount(),
         requests=answers["engine_requests"].amount(),
-        usd_per_million_tokens=per_million(paid, generated),
+        usd_per_million_tokens=per_million(paid, generated) if has_prices else None,
         energy_joules=answers["gpu_energy_joules"].total,
         joules_per_million_tokens=per_million(answers["engine_energy_joules"].total, generated),
     )
@@ -99,11 +102,12 @@ def hours_by_class(answer: Answer, **labels: str) -> dict[str, float]:
 
 
 def parts(measured: Measured) -> tuple[PartTime, ...]:
-    """By type of GPU, the most hours first."""
+    """By type of GPU, the most hours first; of boards in MIG mode there is only what they cost."""
     now, covered = measured.now, measured.recorded_hours
+    observed, paid_by_part = now["gpu_observed_seconds"].by("part"), now["gpu_cost_usd"].by("part")
     rows = []
-    for (part,), seconds in now["gpu_observed_seconds"].by("part").items():
-        paid = now["gpu_cost_usd"].value(part=part)
+    for (part,) in {**observed, **paid_by_part}:
+        seconds, paid = observed.get((part,), 0.0), paid_by_part.get((part,))
         generated = now["engine_generation_tokens"].amount(part=part)
         rows.append(
             PartTime(
@@ -115,8 +119,10 @@ def parts(measured: Measured) -> tuple[PartTime, ...]:
                 idle_usd=now["gpu_idle_cost_usd"].value(part=part),
                 unattributed_usd=now["gpu_unattributed_cost_usd"].value(part=part),
                 generation_tokens=generated,
-                usd_per_gpu_hour=ratio(paid, hours(seconds)),
-                usd_per_million_tokens=per_million(paid, generated),
+                usd_per_gpu_hour=measured.prices.of_part(part),
+                usd_per_million_tokens=(
+                    per_million(paid, generated) if measured.prices.are_enough(part) else None
+                ),
                 energy_joules=now["gpu_energy_joules"].value(part=part),
                 mean_dram_active_ratio=_mean_active(now, "dram_active", part),
                 mean_tensor_active_ratio=_mean_active(now, "tensor_active", part),
@@ -141,33 +147,29 @@ def days(measured: Measured) -> tuple[Day, ...]:
     """One after the other; the last may be a part of one."""
     now, span = measured.now, measured.span
 
-    def daily(question: str, **labels: str) -> list[float] | None:
-        steps = now[question].steps(**labels)
-        return by_day(steps[()], span) if () in steps else None
+    def daily(question: str, **labels: str) -> list[float | None]:
+        return known_by_day(now[question].steps(**labels).get((), {}), span)
 
     coverage = by_day(measured.coverage, span)
     observed = daily("gpu_observed_seconds")
     by_class = {name: daily("gpu_bottleneck_seconds", bottleneck=name) for name in TIMES}
     paid, idle = daily("gpu_cost_usd"), daily("gpu_idle_cost_usd")
     generated, energy = daily("engine_generation_tokens"), daily("engine_energy_joules")
+    has_prices = measured.prices.are_enough()
     rows = []
     for number, day in enumerate(span.days()):
-        tokens = _at(generated, number) or 0.0
+        tokens = generated[number] or 0.0
         rows.append(
             Day(
                 date=instant(day.start).date(),
                 coverage_ratio=coverage[number] / (day.seconds / HOUR_SECONDS),
-                gpu_hours=hours(_at(observed, number) or 0.0),
-                hours_by_class={name: hours(_at(row, number) or 0.0) for name, row in by_class.items()},
-                paid_usd=_at(paid, number),
-                idle_usd=_at(idle, number),
+                gpu_hours=hours(observed[number] or 0.0),
+                hours_by_class={name: hours(row[number] or 0.0) for name, row in by_class.items()},
+                paid_usd=paid[number],
+                idle_usd=idle[number],
                 generation_tokens=tokens,
-                usd_per_million_tokens=per_million(_at(paid, number), tokens),
-                joules_per_million_tokens=per_million(_at(energy, number), tokens),
+                usd_per_million_tokens=per_million(paid[number], tokens) if has_prices else None,
+                joules_per_million_tokens=per_million(energy[number], tokens),
             )
         )
     return tuple(rows)
-
-
-def _at(row: list[float] | None, number: int) -> float | None:
-    return None if row is None else row[number]

@@ -230,7 +230,7 @@ class Group(Element):
 
 
 class PartTime(Element):
-    """GPUs of one type."""
+    """GPUs of one type; `… MIG` are instances of GPUs in MIG mode, which are a share of one."""
 
     part: str
     gpus: float
@@ -241,6 +241,7 @@ class PartTime(Element):
     unattributed_usd: float | None
     generation_tokens: float
     usd_per_gpu_hour: float | None
+    """Of whole GPUs, over the hours that had a price, without what is unallocated."""
     usd_per_million_tokens: float | None
     energy_joules: float | None
     mean_dram_active_ratio: float | None
@@ -369,7 +370,7 @@ class Alternative(Element):
     batch: float
     usd_per_gpu_hour: float | None
     price_origin: str
-    """`measured` (what was paid), or where the typical price comes from."""
+    """`measured` (paid in its cluster), `paid in other clusters`, or where the typical price comes from."""
     usd: float | None
     """For the whole period."""
     savings_usd: float | None
@@ -404,6 +405,7 @@ class Offender(Element):
 
     rank: int
     kind: str
+    """Of `clocks_heat` and `clocks_power` the hours are in other entries too, and they have no `usd`."""
     title: str
     subject: dict[str, str]
     """Labels that say which: `cluster`, `model`, `namespace`, `part`, `instance`."""

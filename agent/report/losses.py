@@ -82,7 +82,8 @@ def preempted_hours(answers: Answers, row: Service, labels: dict[str, str]) -> f
     prefill_hours = (row.gpu_hours - row.hours_by_class["idle"]) * prefill / (prefill + decode)
     prompt = (row.prefill_tokens + row.cached_prompt_tokens) / row.requests
     again = prompt + row.generation_tokens / row.requests / 2
-    return row.preemptions * again * prefill_hours / row.prefill_tokens
+    # What was computed again is among all that was: at most all of it.
+    return min(row.preemptions * again / row.prefill_tokens, 1.0) * prefill_hours
 
 
 def _faults(answers: Answers) -> Iterator[FaultCount]:

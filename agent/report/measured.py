@@ -8,6 +8,7 @@ from functools import cached_property
 
 from agent.report.answers import Answers
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS, Span
+from agent.report.prices import Prices
 from agent.report.questions import OF_A_SERVICE
 from agent.roofline.cost import MILLION
 
@@ -44,6 +45,11 @@ class Measured:
         """For which there are samples of anything."""
         return sum(self.coverage.values())
 
+    @cached_property
+    def prices(self) -> Prices:
+        """What an hour of a GPU was paid at."""
+        return Prices.of(self.now)
+
     @property
     def span(self) -> Span:
         """The period."""
@@ -66,19 +72,26 @@ class Measured:
 
     def services(self) -> tuple[ServiceKey, ...]:
         """Every one that held a GPU or did anything."""
-        keys: set[ServiceKey] = set()
-        for question in ("model_gpu_bottleneck_seconds", "engine_cost_usd", "engine_generation_tokens"):
-            for key, amount in self.now[question].by(*OF_A_SERVICE).items():
-                if amount > 0:
-                    cluster, model, engine, part, namespace = key
-                    keys.add((cluster, model, engine, part, namespace))
-        return tuple(sorted(keys))
+        return services_of(self.now)
 
 
-def hourly_coverage(answers: Answers) -> dict[int, float]:
-    """The share of each hour that was recorded of anything, by the Unix time at which it begins."""
+def services_of(answers: Answers) -> tuple[ServiceKey, ...]:
+    """Every one that held a GPU or did anything then."""
+    keys: set[ServiceKey] = set()
+    for question in ("model_gpu_bottleneck_seconds", "engine_cost_usd", "engine_generation_tokens"):
+        for key, amount in answers[question].by(*OF_A_SERVICE).items():
+            if amount > 0:
+                cluster, model, engine, part, namespace = key
+                keys.add((cluster, model, engine, part, namespace))
+    return tuple(sorted(keys))
+
+
+def hourly_coverage(answers: Answers, *, cluster: str | None = None) -> dict[int, float]:
+    """The share of each hour that was recorded of anything, there or anywhere, by when the hour begins."""
     best: dict[int, float] = {}
-    for row in answers["recorded"].rows.values():
+    for (where, _), row in answers["recorded"].steps("cluster", "part").items():
+        if cluster not in (None, where):
+            continue
         for at, samples in row.items():
             # The last may be no whole hour.
             most = min((answers.span.end - at) / HOUR_SECONDS, 1.0)
@@ -128,3 +141,9 @@ def by_day(steps: Mapping[int, float], span: Span) -> list[float]:
     for at, value in steps.items():
         days[(at - span.start) // DAY_SECONDS] += value
     return days
+
+
+def known_by_day(steps: Mapping[int, float], span: Span) -> list[float | None]:
+    """The same; `None` for days of which there is nothing."""
+    known = {(at - span.start) // DAY_SECONDS for at in steps}
+    return [value if day in known else None for day, value in enumerate(by_day(steps, span))]

@@ -17,8 +17,10 @@ from agent.report.measured import Measured
 from agent.report.offenders import offenders
 from agent.report.period import Span, instant
 from agent.report.positions import rooflines
+from agent.report.prices import NEEDED as NEEDED_FOR_PRICES
 from agent.report.quality import quality
 from agent.report.questions import QUESTIONS
+from agent.report.right_sizing import NEEDED as NEEDED_FOR_SIZES
 from agent.report.right_sizing import right_sizing
 from agent.report.services import groups, services, trends
 from agent.report.summary import summary
@@ -62,6 +64,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "gpu_dram_active_seconds",
         "gpu_tensor_active_seconds",
         "gpu_evidence_seconds",
+        *NEEDED_FOR_PRICES,
     ),
     "services": (
         "model_gpu_bottleneck_seconds",
@@ -116,25 +119,14 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "gpu_unobserved_seconds",
     ),
     "slos": ("engine_slo_events", "engine_slo_good_events", "slo_objective"),
-    "right_sizing": (
-        "hourly_engine_requests",
-        "engine_step_seconds",
-        "engines",
-        "max_num_seqs",
-        "engine_cost_usd",
-        "engine_prefill_tokens",
-        "engine_cached_prompt_tokens",
-        "engine_generation_tokens",
-        "engine_requests",
-    ),
+    "right_sizing": (*NEEDED_FOR_SIZES, *NEEDED_FOR_PRICES),
     "offenders": (
         "model_gpu_bottleneck_seconds",
         "engine_cost_usd",
-        "node_gpu_cost_usd",
         "node_gpu_unattributed_cost_usd",
-        "node_gpu_bottleneck_seconds",
         "node_gpu_clock_limited_seconds",
         "node_gpu_unobserved_seconds",
+        *NEEDED_FOR_PRICES,
     ),
     "identities": (
         "gpu_bottleneck_seconds",
@@ -168,7 +160,7 @@ def review(
     before = totals(measured.before) if measured.has_before else None
     by_class, by_part, served = classes(measured), parts(measured), services(measured)
     lost, slos = losses(measured, served), attainments(measured)
-    sizes = right_sizing(measured, served, by_part, believed, configs)
+    sizes = right_sizing(measured, served, believed, configs)
     worst = offenders(measured, served, sizes, lost)
     return Review(
         agent_version=__version__,

@@ -1,7 +1,8 @@
 """The worst: what wasted most, with what to do about it.
 
-Each GPU hour has one class, so that no two of a service's entries speak of the same hour. What the clocks
-were held down for is an overlay and may repeat others' hours; it says so.
+Each GPU hour has one class, so that no two of a service's entries speak of the same hour. Hours in which
+clocks were held down are an overlay: the GPU worked, and they are in other entries too. They are no money and
+stand last.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.report.accounts import TIMES
-from agent.report.document import Alternative, Confidence, Losses, Offender, RightSizing, Service
+from agent.report.document import UNALLOCATED, Alternative, Confidence, Losses, Offender, RightSizing, Service
 from agent.report.losses import HEAT, POWER
 from agent.report.measured import Measured, hours, ratio
 from agent.runbooks import runbook_url
@@ -18,6 +19,8 @@ from agent.units import render_number, render_percent
 
 MOST = 10
 LEAST_HOURS = 1.0
+LEAST_USD = 1.0
+"""Of what takes no time."""
 LIMITED = 0.8
 """Of what the batch is held to: nearer, and it is what holds it."""
 SMALL_OF_RIDGE = 0.5
@@ -42,21 +45,27 @@ class _Found:
     queries: tuple[str, ...] = ()
     proposals: tuple[Alternative, ...] = field(default=(), repr=False)
     """Of the service; the best is counted at its worst entry alone."""
+    is_overlay: bool = False
+    """Of hours in which the GPU did its work."""
+
+    @property
+    def is_enough(self) -> bool:
+        """To be worth a word."""
+        return self.gpu_hours >= LEAST_HOURS if self.gpu_hours else (self.usd or 0.0) >= LEAST_USD
 
 
 def offenders(
     measured: Measured, services: Sequence[Service], sizes: Sequence[RightSizing], losses: Losses
 ) -> tuple[Offender, ...]:
-    """By money, else by hours; the worst first."""
+    """By money, else by hours; the worst first, and last what is only an overlay."""
     proposals = {row.key: row.alternatives for row in sizes}
     found = [
         *(each for row in services for each in _of_service(row, proposals.get(row.key, ()))),
         *_preempting(services, losses),
         *_of_nodes(measured),
     ]
-    found = [each for each in found if each.gpu_hours >= LEAST_HOURS]
-    prices = any(each.usd for each in found)
-    found.sort(key=lambda each: (-(each.usd or 0.0) if prices else 0.0, -each.gpu_hours, each.title))
+    found = [each for each in found if each.is_enough]
+    found.sort(key=lambda each: (each.is_overlay, -(each.usd or 0.0), -each.gpu_hours, each.title))
     observed = hours(measured.now["gpu_observed_seconds"].amount())
     counted: set[int] = set()
     rows = []
@@ -106,7 +115,7 @@ def _of_service(row: Service, proposals: tuple[Alternative, ...]) -> Iterator[_F
             title=f"{_name(row)}: {title}",
             subject=_subject(row),
             gpu_hours=taken,
-            usd=row.idle_usd if name == "idle" else _at_its_rate(row, taken),
+            usd=_at_its_rate(row, taken),
             why=f"{render_percent(taken / row.gpu_hours)} of its GPU time. {why}",
             action=action,
             runbook=runbook,
@@ -125,11 +134,9 @@ def _subject(row: Service) -> Mapping[str, str]:
 
 
 def _at_its_rate(row: Service, gpu_hours: float) -> float | None:
-    """Of hours in which it was not idle, what it paid for such hours on average."""
-    if row.usd is None or row.idle_usd is None:
-        return None
-    busy = row.gpu_hours - row.hours_by_class["idle"]
-    return (row.usd - row.idle_usd) * gpu_hours / busy if busy > 0 else None
+    """What it paid for such hours on average: an hour costs the same, whatever the GPU did in it."""
+    price = ratio(row.usd, row.gpu_hours)
+    return None if price is None else price * gpu_hours
 
 
 _Judged = tuple[str, str, str, str, str]
@@ -246,13 +253,7 @@ def _preempting(services: Sequence[Service], losses: Losses) -> Iterator[_Found]
 
 def _of_nodes(measured: Measured) -> Iterator[_Found]:
     now = measured.now
-    observed = now["gpu_observed_seconds"]
-    paid = now["gpu_cost_usd"]
-
-    def usd_of(part: str, gpu_hours: float) -> float | None:
-        price = ratio(paid.value(part=part), hours(observed.amount(part=part)))
-        return None if price is None else price * gpu_hours
-
+    yield from _unallocated(measured)
     yield from _nobody_has(measured)
     for reasons, kind, title, action, runbook in (
         (
@@ -276,11 +277,12 @@ def _of_nodes(measured: Measured) -> Iterator[_Found]:
                 title=f"{instance}: {title}",
                 subject={"cluster": cluster, "instance": instance, "part": part},
                 gpu_hours=hours(seconds),
-                usd=usd_of(part, hours(seconds)),
-                why="Hours whose compute roof was lower; they are in the other entries too.",
+                usd=None,
+                why="The GPU worked, below a lower compute roof; these hours are in other entries too.",
                 action=action,
                 runbook=runbook,
                 queries=("node_gpu_clock_limited_seconds",),
+                is_overlay=True,
             )
     for (cluster, instance, part), seconds in (
         now["node_gpu_unobserved_seconds"].by("cluster", "instance", "part").items()
@@ -299,15 +301,16 @@ def _of_nodes(measured: Measured) -> Iterator[_Found]:
 
 
 def _nobody_has(measured: Measured) -> Iterator[_Found]:
-    """Money that no engine holds, as hours at the node's own price."""
+    """Money that no engine holds, as hours at the node's own price; what no instance has is told apart."""
     now = measured.now
-    paid, observed = now["node_gpu_cost_usd"], now["node_gpu_bottleneck_seconds"]
-    for (cluster, instance, part), usd in (
+    left = now["node_gpu_unallocated_cost_usd"]
+    for (cluster, instance, part), unattributed in (
         now["node_gpu_unattributed_cost_usd"].by("cluster", "instance", "part").items()
     ):
         where = {"cluster": cluster, "instance": instance, "part": part}
-        price = ratio(paid.value(**where), hours(observed.amount(**where)))
-        if not price:
+        price = measured.prices.of_node(cluster, instance, part)
+        usd = unattributed - left.amount(**where)
+        if price is None or usd <= 0:
             continue
         yield _Found(
             kind="held_by_no_engine",
@@ -318,7 +321,24 @@ def _nobody_has(measured: Measured) -> Iterator[_Found]:
             why="No engine known to the node's agent had them.",
             action="Give them back, or let the agent find what runs there (discovery).",
             runbook="GpuIdleHeld",
-            queries=("node_gpu_unattributed_cost_usd",),
+            queries=("node_gpu_unattributed_cost_usd", "node_gpu_unallocated_cost_usd"),
+        )
+
+
+def _unallocated(measured: Measured) -> Iterator[_Found]:
+    """It costs and takes no time."""
+    left = measured.now["node_gpu_unallocated_cost_usd"]
+    for (cluster, instance, part), usd in left.by("cluster", "instance", "part").items():
+        yield _Found(
+            kind=UNALLOCATED,
+            title=f"{instance}: boards in MIG mode that are not all dealt out",
+            subject={"cluster": cluster, "instance": instance, "part": part},
+            gpu_hours=0.0,
+            usd=usd,
+            why="What no instance has of a board is paid, and nothing can run on it.",
+            action="Create instances for all of the board, or take it out of MIG mode.",
+            runbook="GpuIdleHeld",
+            queries=("node_gpu_unallocated_cost_usd",),
         )
 
 

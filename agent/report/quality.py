@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from agent.report.document import Disagreement, EvidenceShare, Gap, Quality
 from agent.report.measured import PER_HOUR, Measured, by_day, hours, labels_of, ratio
 from agent.report.period import HOUR_SECONDS, instant
-from agent.report.services import mean_over_steps
+from agent.report.prices import ALL_PRICED
+from agent.report.services import mean_over_steps, priced_ratio
 from agent.units import render_number, render_percent
 
 ENOUGH = 0.95
@@ -172,3 +173,18 @@ def _on_prices(measured: Measured) -> Iterator[str]:
     unpriced = sorted(part or "an unknown GPU" for part in parts if not priced.value(part=part))
     if priced and unpriced:
         yield f"There is no price of {', '.join(unpriced)}: sums of money are without them."
+    for (part,), seconds in sorted(measured.now["gpu_observed_seconds"].by("part").items()):
+        share = measured.prices.priced_ratio(part)
+        if seconds and share is not None and 0 < share < ALL_PRICED:
+            yield (
+                f"Of the hours of {part or 'unknown GPUs'} only {render_percent(share)} have a price: sums "
+                "of money are without the others."
+            )
+    for key in measured.services():
+        share = priced_ratio(measured, key)
+        if 0 < share < ALL_PRICED:
+            _, model, _, part, _ = key
+            yield (
+                f"{model} on {part or 'unknown GPUs'}: what it cost is known for {render_percent(share)} of "
+                "its GPU hours at most."
+            )

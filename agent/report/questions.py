@@ -185,6 +185,26 @@ QUESTIONS: tuple[Question, ...] = (
         step="whole",
     ),
     _of_gpus("gpu_cost_usd", "what GPUs of each node cost", "USD", _NODE, level="node", step="whole"),
+    Question(
+        id="node_priced",
+        what="samples recorded of what GPUs of each node cost: none where there is no price",
+        unit="",
+        level="node",
+        record="roofline:node:gpu_cost_usd:increase5m",
+        by=_NODE,
+        step="whole",
+        over_time="count",
+    ),
+    Question(
+        id="node_gpu_unallocated_cost_usd",
+        what="what boards in MIG mode cost of each node beyond their instances",
+        unit="USD",
+        level="node",
+        record="roofline:node:gpu_bottleneck_cost_usd:increase5m",
+        by=_NODE,
+        step="whole",
+        matchers='bottleneck="unallocated"',
+    ),
     _of_gpus(
         "gpu_idle_cost_usd",
         "what GPUs of each node cost while idle",
@@ -323,9 +343,6 @@ QUESTIONS: tuple[Question, ...] = (
         matchers='bottleneck!="idle"',
     ),
     _of_models("engine_requests", "requests finished, by the hour", "", step="hour", prefix="hourly_"),
-    _of_models(
-        "engine_generation_tokens", "output tokens, by the hour", "tokens", step="hour", prefix="hourly_"
-    ),
 )
 
 BY_ID: Mapping[str, Question] = {question.id: question for question in QUESTIONS}

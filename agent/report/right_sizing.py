@@ -20,16 +20,17 @@ from agent.report.document import (
     Alternative,
     AlternativeKind,
     Confidence,
-    PartTime,
     Quality,
     RightSizing,
     Service,
 )
-from agent.report.measured import PER_HOUR, Measured, labels_of, ratio, together
+from agent.report.measured import PER_HOUR, Measured, hourly_coverage, labels_of, ratio, together
 from agent.report.period import HOUR_SECONDS, instant
 from agent.report.positions import serving_of
+from agent.report.prices import ENOUGH_PRICED
 from agent.report.questions import OF_A_SERVICE
-from agent.roofline.gpus import GpuSpec, find_gpu
+from agent.report.services import priced_ratio
+from agent.roofline.gpus import GpuSpec, find_gpu, is_part_of_one
 from agent.roofline.planner import Plan, SplitError
 from agent.units import render_number, render_percent
 
@@ -45,18 +46,34 @@ MOST_HOST = 0.9
 """Of a step: more says that the model of it is wrong."""
 FEW_REQUESTS = 1000
 ENOUGH_COVERAGE = 0.9
+RECORDED_OF_HOUR = 0.5
+"""Of an hour with less, how busy it was is a guess."""
+NEEDED = (
+    "hourly_engine_requests",
+    "engine_step_seconds",
+    "engines",
+    "max_num_seqs",
+    "engine_cost_usd",
+    "model_gpu_bottleneck_seconds",
+    "engine_prefill_tokens",
+    "engine_cached_prompt_tokens",
+    "engine_generation_tokens",
+    "engine_requests",
+    "recorded",
+)
+"""What a service is sized by. Where a piece is missing, the busiest hour may be in it."""
+MEASURED = "measured"
+"""The origin of a price that is paid in the same cluster."""
 _NO_LATENCY = Latency(p50=None, p99=None)
 
 
 def right_sizing(
     measured: Measured,
     services: Sequence[Service],
-    parts: Sequence[PartTime],
     quality: Quality,
     configs: Mapping[str, Mapping[str, Any]],
 ) -> tuple[RightSizing, ...]:
     """Of the dearest services that had traffic; `configs` are documents of models that no catalogue has."""
-    prices = {row.part: row.usd_per_gpu_hour for row in parts if row.usd_per_gpu_hour}
     doubted = {row.key for row in quality.disagreements}
     rows = []
     for service in services[:MOST_SERVICES]:
@@ -67,7 +84,6 @@ def right_sizing(
             _Case(
                 measured=measured,
                 service=service,
-                prices=prices,
                 config=configs.get(service.model),
                 confidence=_confidence(service, quality, is_doubted=is_doubted),
             ).sized()
@@ -90,8 +106,6 @@ class _Case:
 
     measured: Measured
     service: Service
-    prices: Mapping[str, float]
-    """Paid for an hour of a GPU, by part."""
     config: Mapping[str, Any] | None
     confidence: Confidence
 
@@ -99,6 +113,17 @@ class _Case:
     def paid(self) -> float | None:
         """For all its GPUs."""
         return together(self.service.usd, self.service.remote_usd)
+
+    @property
+    def own_price(self) -> float | None:
+        """Of an hour of its own GPUs, as it paid itself."""
+        return ratio(self.service.usd, self.service.gpu_hours) or None
+
+    @property
+    def gpus(self) -> float:
+        """Held on average; those on other nodes by what they are taken to cost."""
+        row = self.service
+        return row.gpus * (1 + (ratio(row.remote_usd, row.usd) or 0.0))
 
     def sized(self) -> RightSizing:
         """With alternatives, or with the reason for which there are none."""
@@ -124,7 +149,7 @@ class _Case:
             engine=row.engine,
             part=row.part,
             namespace=row.namespace,
-            gpus=row.gpus,
+            gpus=self.gpus,
             usd=self.paid,
             busiest_hour_requests_per_second=busiest,
             mean_requests_per_second=row.requests / self._recorded_seconds,
@@ -135,12 +160,22 @@ class _Case:
         )
 
     def _refusal(self, busiest: float) -> str:
-        if self.paid is None:
-            return "there is no price"
-        if self.service.requests <= 0 or busiest <= 0:
-            return "its requests are not counted"
-        if find_gpu(self.service.part) is None:
+        row = self.service
+        if any(self.measured.now[question].missing for question in NEEDED):
+            return "a part of what it is sized by was not answered"
+        if not self.paid or self.own_price is None:
+            return "what it cost is not known"
+        priced = priced_ratio(self.measured, row.key)
+        if priced < ENOUGH_PRICED:
+            return f"what it cost is known for {render_percent(priced)} of its GPU hours at most"
+        if is_part_of_one(row.part):
+            return "it runs on MIG instances, and only whole GPUs are planned for"
+        if find_gpu(row.part) is None:
             return "its GPU is not in the catalogue"
+        if row.requests <= 0:
+            return "its requests are not counted"
+        if busiest <= 0:
+            return "no hour in which it had requests was recorded by half"
         if not self._serving.tensor_parallel:
             return "how it is divided over GPUs was not recorded"
         return ""
@@ -150,10 +185,16 @@ class _Case:
         return max(self.measured.recorded_hours, 1 / PER_HOUR) * HOUR_SECONDS
 
     def _busiest_hour(self) -> tuple[float, int]:
-        """Requests a second, and when it began."""
+        """Requests a second of what was recorded of it, and when it began."""
         hours = self.measured.now["hourly_engine_requests"].steps(*OF_A_SERVICE).get(self.service.key, {})
-        at, most = max(hours.items(), key=lambda hour: hour[1], default=(self.measured.span.start, 0.0))
-        return most / HOUR_SECONDS, at
+        covered = hourly_coverage(self.measured.now, cluster=self.service.cluster)
+        rates = {
+            at: requests / (covered[at] * HOUR_SECONDS)
+            for at, requests in hours.items()
+            if covered.get(at, 0.0) >= RECORDED_OF_HOUR
+        }
+        at, most = max(rates.items(), key=lambda hour: hour[1], default=(self.measured.span.start, 0.0))
+        return most, at
 
     @property
     def _serving(self) -> Serving:
@@ -186,7 +227,7 @@ class _Case:
         return LiveMix(
             serving=serving,
             replicas=engines * HOUR_SECONDS / PER_HOUR / self._recorded_seconds,
-            gpus=row.gpus,
+            gpus=self.gpus,
             requests_per_second=requests_per_second,
             prefill_tokens_per_second=requests_per_second * row.prefill_tokens / row.requests,
             cached_ratio=row.cached_prompt_tokens / (row.requests * prompt) if prompt else 0.0,
@@ -323,7 +364,7 @@ class _Case:
         price, origin = self._price(plan.spec)
         yield Alternative(
             kind=kind,
-            what=_in_words(kind, sizing, self.service),
+            what=_in_words(kind, sizing, self.gpus),
             gpu=plan.spec.name,
             gpus=sizing.gpus,
             weight_dtype=plan.model.weight_dtype.name,
@@ -335,15 +376,22 @@ class _Case:
             savings_ratio=(paid - usd) / paid,
             token_seconds=sizing.tpot_seconds,
             present_token_seconds=None if present is None else present.tpot.expected,
-            confidence="low" if origin != "measured" else self.confidence,
+            confidence="low" if origin != MEASURED else self.confidence,
             because=because,
         )
 
     def _price(self, spec: GpuSpec) -> tuple[float | None, str]:
-        """Of an hour of a GPU: what is paid for such ones here, else what is usual."""
-        for part, price in self.prices.items():
+        """Of an hour of a GPU: what it pays, or others in its cluster, or elsewhere; else the usual."""
+        if spec == find_gpu(self.service.part):
+            return self.own_price, MEASURED
+        prices = self.measured.prices
+        here = self.service.cluster
+        for part in sorted(prices.clusters.get(here, ())):
             if find_gpu(part) == spec:
-                return price, "measured"
+                return prices.of_part(part, cluster=here), MEASURED
+        for part in sorted({part for parts in prices.clusters.values() for part in parts}):
+            if find_gpu(part) == spec:
+                return prices.of_part(part), "paid in other clusters"
         return spec.typical_usd_per_hour, spec.price_origin
 
     def _usd(self, sizing: Sizing | None) -> float | None:
@@ -353,13 +401,13 @@ class _Case:
         return sizing.gpus * sizing.plan.usd_per_hour * self.measured.recorded_hours
 
 
-def _in_words(kind: AlternativeKind, sizing: Sizing, service: Service) -> str:
+def _in_words(kind: AlternativeKind, sizing: Sizing, gpus: float) -> str:
     plan = sizing.plan
     size = f"{sizing.gpus} × {plan.spec.name}"
     if plan.gpus > 1:
         size += f", {plan.gpus} to a replica"
     begin = {
-        "fewer_replicas": f"Serve it on {size}, instead of {render_number(service.gpus)} GPUs",
+        "fewer_replicas": f"Serve it on {size}, instead of {render_number(gpus)} GPUs",
         "larger_batch": f"Allow a batch of {BATCH_MAX} (max_num_seqs), which needs {size}",
         "quantized": f"Serve it in fp8 on {size}",
         "other_gpu": f"Serve it on {size}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 from agent.report.accounts import TIMES, hours_by_class
 from agent.report.answers import Answers
@@ -12,11 +13,14 @@ from agent.report.measured import (
     ServiceKey,
     by_day,
     hours,
+    known_by_day,
     labels_of,
     per_million,
     ratio,
+    services_of,
     together,
 )
+from agent.report.prices import ENOUGH_PRICED
 from agent.report.questions import OF_A_SERVICE
 
 NOBODY = "(no engine)"
@@ -36,6 +40,8 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
     cost = now["engine_cost_usd"]
     by_class = hours_by_class(now["model_gpu_bottleneck_seconds"], **labels)
     held = sum(by_class.values())
+    usd = cost.value(location="local", **labels)
+    has_prices = priced_ratio(measured, key) >= ENOUGH_PRICED
     generated = now["engine_generation_tokens"].amount(**labels)
     moved = now["engine_dram_bytes"]
     flops, dram_bytes = now["engine_flops"].amount(**labels), moved.amount(**labels)
@@ -49,7 +55,7 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
         gpus=held / measured.recorded_hours if measured.recorded_hours else 0.0,
         gpu_hours=held,
         hours_by_class=by_class,
-        usd=cost.value(location="local", **labels),
+        usd=usd,
         remote_usd=cost.value(location="remote", **labels),
         idle_usd=cost.value(location="local", phase="idle", **labels),
         prefill_usd=cost.value(location="local", phase="prefill", **labels),
@@ -58,8 +64,8 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
         prefill_tokens=now["engine_prefill_tokens"].amount(**labels),
         cached_prompt_tokens=now["engine_cached_prompt_tokens"].amount(**labels),
         requests=now["engine_requests"].amount(**labels),
-        usd_per_million_tokens=usd_per_million(now, labels),
-        usd_per_million_tokens_without_idle=per_million(used, generated),
+        usd_per_million_tokens=usd_per_million(now, labels) if has_prices else None,
+        usd_per_million_tokens_without_idle=per_million(used, generated) if has_prices else None,
         previous_usd_per_million_tokens=usd_per_million(measured.before, labels),
         joules_per_million_tokens=_joules(now, labels),
         previous_joules_per_million_tokens=_joules(measured.before, labels),
@@ -72,6 +78,15 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
         ),
         preemptions=now["engine_preemptions"].amount(**labels),
     )
+
+
+def priced_ratio(measured: Measured, key: ServiceKey) -> float:
+    """The most of its GPU hours that can have had a price; 1 unless it is known that some had none."""
+    cluster, _, _, part, _ = key
+    labels = labels_of(key)
+    usd = measured.now["engine_cost_usd"].amount(location="local", **labels)
+    held = hours(measured.now["model_gpu_bottleneck_seconds"].amount(**labels))
+    return measured.prices.priced_ratio_at_most(cluster, part, usd=usd, gpu_hours=held)
 
 
 def usd_per_million(answers: Answers, labels: dict[str, str]) -> float | None:
@@ -105,31 +120,42 @@ def mean_over_steps(answers: Answers, weighted: str, quantity: str, labels: dict
 
 def groups(measured: Measured, rows: tuple[Service, ...]) -> tuple[Group, ...]:
     """By cost, else by hours; what no engine held stands last, so that the groups sum to everything."""
-    names = {_group_of(measured, row) for row in rows}
-    found = [
-        _group(measured, name, [row for row in rows if _group_of(measured, row) == name]) for name in names
-    ]
+    now: defaultdict[str, list[Service]] = defaultdict(list)
+    before: defaultdict[str, list[ServiceKey]] = defaultdict(list)
+    for row in rows:
+        now[_group_of(measured, row.key)].append(row)
+    for key in services_of(measured.before):
+        before[_group_of(measured, key)].append(key)
+    found = [_group(measured, name, now[name], before[name]) for name in {*now, *before}]
     found.sort(key=lambda group: (-(group.usd or 0.0), -group.gpu_hours, group.name))
     return (*found, *_nobody(measured, rows))
 
 
-def _group_of(measured: Measured, row: Service) -> str:
+def _group_of(measured: Measured, key: ServiceKey) -> str:
+    cluster, model, engine, part, namespace = key
     if measured.group_by.startswith("label:"):
-        return measured.teams.get((row.cluster, row.namespace)) or NO_TEAM
-    fields = {"namespace": row.namespace, "gpu": row.part, "cluster": row.cluster, "engine": row.engine}
-    return fields.get(measured.group_by, row.model) or "(unknown)"
+        return measured.teams.get((cluster, namespace)) or NO_TEAM
+    fields = {"namespace": namespace, "gpu": part, "cluster": cluster, "engine": engine}
+    return fields.get(measured.group_by, model) or "(unknown)"
 
 
-def _group(measured: Measured, name: str, rows: list[Service]) -> Group:
-    keys = [row.key for row in rows]
+def _group(
+    measured: Measured, name: str, rows: Sequence[Service], keys_before: Sequence[ServiceKey]
+) -> Group:
+    """Its services of now, and all that it had in the period before, whether they are still there or not."""
     held = sum(row.gpu_hours for row in rows)
     usd = together(*(row.usd for row in rows))
     generated = sum(row.generation_tokens for row in rows)
-    before = measured.before
-    usd_before = together(
-        *(before["engine_cost_usd"].value(location="local", **labels_of(key)) for key in keys)
+    cost_before, tokens_before = (
+        measured.before[question] for question in ("engine_cost_usd", "engine_generation_tokens")
     )
-    generated_before = sum(before["engine_generation_tokens"].amount(**labels_of(key)) for key in keys)
+    labels_before = [labels_of(key) for key in keys_before]
+    usd_before = together(*(cost_before.value(location="local", **labels) for labels in labels_before))
+    generated_before = sum(tokens_before.amount(**labels) for labels in labels_before)
+    all_priced = all(row.usd_per_million_tokens is not None for row in rows if row.generation_tokens)
+    all_priced_before = all(
+        cost_before.value(**labels) is not None for labels in labels_before if tokens_before.amount(**labels)
+    )
     return Group(
         name=name,
         gpu_hours=held,
@@ -138,9 +164,11 @@ def _group(measured: Measured, name: str, rows: list[Service]) -> Group:
         ratio=ratio(held, _observed_hours(measured)) or 0.0,
         idle_usd=together(*(row.idle_usd for row in rows)),
         generation_tokens=generated,
-        usd_per_million_tokens=per_million(usd, generated),
+        usd_per_million_tokens=per_million(usd, generated) if all_priced else None,
         previous_usd=usd_before,
-        previous_usd_per_million_tokens=per_million(usd_before, generated_before),
+        previous_usd_per_million_tokens=(
+            per_million(usd_before, generated_before) if all_priced_before else None
+        ),
     )
 
 
@@ -184,8 +212,9 @@ def trends(measured: Measured, rows: tuple[Service, ...]) -> tuple[Trend, ...]:
     for row in rows:
         key = row.key
         generated = by_day(tokens.get(key, {}), span)
-        usd = by_day(cost[key], span) if key in cost else [None] * len(generated)
-        joules = by_day(energy[key], span) if key in energy else [None] * len(generated)
+        has_prices = priced_ratio(measured, key) >= ENOUGH_PRICED
+        usd = known_by_day(cost.get(key, {}) if has_prices else {}, span)
+        joules = known_by_day(energy.get(key, {}), span)
         found.append(
             Trend(
                 model=row.model,

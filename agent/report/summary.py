@@ -135,8 +135,11 @@ def _to_do(totals: Totals, sizes: Sequence[RightSizing], worst: Sequence[Offende
     saved = sum(
         each.savings_usd or 0.0 for row in sizes for each in row.alternatives[:1] if each.confidence != "low"
     )
-    text = f"The worst is {first.title} ({first.gpu_hours:,.0f} GPU hours"
-    text += f", {dollars(first.usd)})" if first.usd is not None else ")"
+    wasted = (
+        f"{first.gpu_hours:,.0f} GPU hours" if first.gpu_hours else "",
+        dollars(first.usd) if first.usd is not None else "",
+    )
+    text = f"The worst is {first.title} ({', '.join(filter(None, wasted))})"
     if saved and totals.paid_usd:
         text += (
             f"; sized for their busiest hours, models would cost {dollars(saved)} less, an estimate of "

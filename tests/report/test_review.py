@@ -123,7 +123,8 @@ def test_parts_are_what_was(review: Review, truth: Truth) -> None:
         assert row.idle_usd == near(gpus.usd_by_class.get("idle", 0.0))
         assert row.unattributed_usd == near(gpus.unattributed_usd)
         assert row.energy_joules == near(gpus.energy_joules)
-        assert row.usd_per_gpu_hour == near(gpus.paid_usd / gpus.gpu_hours)
+        left = gpus.usd_by_class.get("unallocated", 0.0)
+        assert row.usd_per_gpu_hour == near((gpus.paid_usd - left) / gpus.gpu_hours)
         for name, hours in row.hours_by_class.items():
             assert hours == near(gpus.seconds_by_class.get(name, 0.0) / 3600), (row.part, name)
 
@@ -295,7 +296,11 @@ def test_the_worst_are_the_worst(review: Review, truth: Truth) -> None:
 
 
 def test_what_nobody_holds_is_told_by_node(program: Program, truth: Truth, tmp_path: Path) -> None:
-    lonely = {node: what.unattributed_usd for node, what in truth.nodes.items() if what.unattributed_usd > 1}
+    lonely = {
+        node: what.unattributed_usd - what.usd_by_class.get("unallocated", 0.0)
+        for node, what in truth.nodes.items()
+        if what.unattributed_usd > 1
+    }
     assert lonely
     done = report(program.url, tmp_path, "--format", "json", "--cluster", next(iter(lonely)).cluster)
     assert done.returncode == 0, done.stderr

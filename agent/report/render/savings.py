@@ -154,7 +154,7 @@ def offenders_section(review: Review) -> Section:
 
 def _offender_entry(review: Review, each: Offender) -> Entry:
     priced = has_prices(review) and each.usd is not None
-    wasted = f"{hours(each.gpu_hours)}, {percent(each.ratio)} of all"
+    wasted = (f"{hours(each.gpu_hours)}, {percent(each.ratio)} of all",) if each.gpu_hours else ()
     subject = tuple(f"{name} {value}" for name, value in each.subject.items() if value)
     paragraphs = [("why", each.why), ("do", each.action)]
     if has_prices(review) and each.savings_usd is not None:
@@ -165,7 +165,7 @@ def _offender_entry(review: Review, each: Offender) -> Entry:
     return Entry(
         title=each.title,
         aside=money(each.usd) if priced and each.usd is not None else hours(each.gpu_hours),
-        facts=(wasted, *subject),
+        facts=(*wasted, *subject),
         paragraphs=tuple(paragraphs),
         link=each.runbook_url,
         link_text=f"runbook {each.runbook}" if each.runbook else "",
