@@ -53,7 +53,7 @@ soak: $(VENV)/.dev  ## Everything that can go wrong, for hours of its time; SOAK
 fuzz: $(VENV)/.dev  ## A million inputs that are nearly right, over all parsers; FUZZ="--cases N --seconds S --jobs N --parser NAME"
 	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
-bench: $(VENV)/.dev  ## What the agent costs, measured
+bench: $(VENV)/.dev  ## What the agent costs, beside nvitop-exporter (installed into .venv-nvitop); BENCH="--seconds 60 --json FILE"
 	@$(BIN)/python -m tests.bench $(BENCH)
 
 bench-scale: $(VENV)/.dev tools  ## What a month of recorded increases costs to ask for
@@ -86,7 +86,7 @@ tools:  ## Prometheus, VictoriaMetrics, Alertmanager, Chromium, Node and a C com
 	@tests/install_tools.sh
 
 clean:  ## Remove what was installed and built here
-	rm -rf $(VENV) .venv-vllm .venv-llamacpp .venv-torch tests/dashboards/grafana/node_modules tests/helm/kubernetes/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-vllm .venv-llamacpp .venv-torch .venv-nvitop tests/dashboards/grafana/node_modules tests/helm/kubernetes/node_modules build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
