@@ -318,8 +318,11 @@ def _nobody_has(measured: Measured) -> Iterator[_Found]:
             subject=where,
             gpu_hours=usd / price,
             usd=usd,
-            why="No engine known to the node's agent had them.",
-            action="Give them back, or let the agent find what runs there (discovery).",
+            why=(
+                "No engine whose work the node's agent knows had them. Ranks of a replica that is served "
+                "from another node are among them."
+            ),
+            action="Let the agent find what runs there (discovery); give back those on which nothing does.",
             runbook="GpuIdleHeld",
             queries=("node_gpu_unattributed_cost_usd", "node_gpu_unallocated_cost_usd"),
         )

@@ -75,8 +75,13 @@ def right_sizing(
 ) -> tuple[RightSizing, ...]:
     """Of the dearest services that had traffic; `configs` are documents of models that no catalogue has."""
     doubted = {row.key for row in quality.disagreements}
+    dearest = services[:MOST_SERVICES]
+    coverage = {
+        cluster: hourly_coverage(measured.now, cluster=cluster)
+        for cluster in {row.cluster for row in dearest}
+    }
     rows = []
-    for service in services[:MOST_SERVICES]:
+    for service in dearest:
         if service.generation_tokens <= 0:
             continue
         is_doubted = service.key in doubted
@@ -84,6 +89,7 @@ def right_sizing(
             _Case(
                 measured=measured,
                 service=service,
+                coverage=coverage[service.cluster],
                 config=configs.get(service.model),
                 confidence=_confidence(service, quality, is_doubted=is_doubted),
             ).sized()
@@ -106,6 +112,8 @@ class _Case:
 
     measured: Measured
     service: Service
+    coverage: Mapping[int, float]
+    """The share of each hour that was recorded of its cluster; of another it may be more."""
     config: Mapping[str, Any] | None
     confidence: Confidence
 
@@ -123,7 +131,7 @@ class _Case:
     def gpus(self) -> float:
         """Held on average; those on other nodes by what they are taken to cost."""
         row = self.service
-        return row.gpus * (1 + (ratio(row.remote_usd, row.usd) or 0.0))
+        return row.gpu_hours / self._recorded_hours * (1 + (ratio(row.remote_usd, row.usd) or 0.0))
 
     def sized(self) -> RightSizing:
         """With alternatives, or with the reason for which there are none."""
@@ -181,17 +189,20 @@ class _Case:
         return ""
 
     @property
+    def _recorded_hours(self) -> float:
+        return max(sum(self.coverage.values()), 1 / PER_HOUR)
+
+    @property
     def _recorded_seconds(self) -> float:
-        return max(self.measured.recorded_hours, 1 / PER_HOUR) * HOUR_SECONDS
+        return self._recorded_hours * HOUR_SECONDS
 
     def _busiest_hour(self) -> tuple[float, int]:
         """Requests a second of what was recorded of it, and when it began."""
         hours = self.measured.now["hourly_engine_requests"].steps(*OF_A_SERVICE).get(self.service.key, {})
-        covered = hourly_coverage(self.measured.now, cluster=self.service.cluster)
         rates = {
-            at: requests / (covered[at] * HOUR_SECONDS)
+            at: requests / (self.coverage[at] * HOUR_SECONDS)
             for at, requests in hours.items()
-            if covered.get(at, 0.0) >= RECORDED_OF_HOUR
+            if self.coverage.get(at, 0.0) >= RECORDED_OF_HOUR
         }
         at, most = max(rates.items(), key=lambda hour: hour[1], default=(self.measured.span.start, 0.0))
         return most, at
@@ -251,7 +262,7 @@ class _Case:
         because = (
             f"Sized for the busiest hour ({instant(at):%Y-%m-%d %H:00} UTC, {render_number(busiest)} "
             f"requests/s) at {render_percent(BUSY_RATIO_MAX)} of what the arithmetic gives, for all "
-            f"{self.measured.recorded_hours:.0f} recorded hours. Of a step {render_percent(host)} is taken "
+            f"{self._recorded_hours:.0f} recorded hours. Of a step {render_percent(host)} is taken "
             "to be the host's, as it was. Minutes may be busier than their hour: load-test one replica "
             "before."
         )
@@ -312,7 +323,7 @@ class _Case:
                 continue
             price, _ = self._price(spec)
             for ranks in (1, 2, 4, 8):
-                if (price or 0.0) * ranks * _least_replicas(mix) * self.measured.recorded_hours >= least:
+                if (price or 0.0) * ranks * _least_replicas(mix) * self._recorded_hours >= least:
                     break
                 sizing = self._size(mix, {"gpu": spec.name, "tensor_parallel": ranks, "pipeline_parallel": 1})
                 usd = self._usd(sizing)
@@ -398,7 +409,7 @@ class _Case:
         """For the hours that were recorded."""
         if sizing is None or sizing.gpus is None or sizing.plan.usd_per_hour is None:
             return None
-        return sizing.gpus * sizing.plan.usd_per_hour * self.measured.recorded_hours
+        return sizing.gpus * sizing.plan.usd_per_hour * self._recorded_hours
 
 
 def _in_words(kind: AlternativeKind, sizing: Sizing, gpus: float) -> str:

@@ -273,6 +273,17 @@ def test_gpus_on_other_nodes_are_among_those_that_are_replaced() -> None:
     assert "instead of 8 GPUs" in proposed(row, "fewer_replicas").what
 
 
+def test_a_cluster_of_which_half_was_recorded_is_sized_for_that_half() -> None:
+    """Of another everything was recorded: eight GPUs stay eight, and two cost a quarter of them."""
+    half = dict.fromkeys(range(0, DAY_SECONDS // 2, HOUR_SECONDS), 12.0)
+    rows = together(node("one", 4, 3.0), service(4, 3.0))
+    whole = dict.fromkeys(range(0, DAY_SECONDS, HOUR_SECONDS), 12.0)
+    row = sized(measured({**rows, "recorded": {("a", H100): half, ("b", H100): whole}}))
+    assert row.gpus == pytest.approx(8)
+    fewer = proposed(row, "fewer_replicas")
+    assert fewer.savings_ratio == pytest.approx(1 - fewer.gpus / 8)
+
+
 @pytest.mark.parametrize("question", ["hourly_engine_requests", "engines", "engine_cost_usd"])
 def test_what_was_not_answered_sizes_nothing(question: str) -> None:
     rows = together(node("one", 8, 3.0), service(8, 3.0))
