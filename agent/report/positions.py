@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 
 from agent.report.answers import Answers
@@ -16,6 +17,8 @@ from agent.roofline.quantization import BF16
 CELLS_PER_DECADE = 4
 SHORTEST_SECONDS = 60.0
 """Of GPU time in an hour: less says little of where a model is."""
+_DEGREE = re.compile(r"[1-9][0-9]{0,3}")
+"""Of parallelism."""
 
 
 def rooflines(measured: Measured) -> tuple[Roofline, ...]:
@@ -85,8 +88,17 @@ def weight_dtype(answers: Answers, model: str, part: str) -> str | None:
 
 
 def serving_of(answers: Answers, key: ServiceKey) -> dict[str, str]:
-    """How a service was divided and in which dtypes, for most of the time; empty when nobody knows."""
-    split = ("tensor_parallel", "pipeline_parallel", "weight_dtype", "kv_dtype")
+    """How a service was divided and in which dtypes, for most of the time; empty when nobody knows.
+
+    Of a degree that is no number neither is known: the label may be anybody's.
+    """
+    degrees = ("tensor_parallel", "pipeline_parallel")
+    split = (*degrees, "weight_dtype", "kv_dtype")
     found = answers["engines"].by(*split, **labels_of(key))
     most = max(found.items(), key=lambda one: one[1], default=None)
-    return {} if most is None else dict(zip(split, most[0], strict=True))
+    if most is None:
+        return {}
+    serving = dict(zip(split, most[0], strict=True))
+    if any(serving[degree] and not _DEGREE.fullmatch(serving[degree]) for degree in degrees):
+        serving |= dict.fromkeys(degrees, "")
+    return serving
