@@ -96,3 +96,12 @@ class Answers:
     def __getitem__(self, question: str) -> Answer:
         found = self.by_id.get(question)
         return Answer(question=BY_ID[question], rows={}) if found is None else found
+
+    def lack(self, *questions: str) -> bool:
+        """Whether a piece of any of these was not answered: sums are too small, quotients may be wrong."""
+        return any(self[question].missing for question in questions)
+
+    @property
+    def are_complete(self) -> bool:
+        """Whether everything that was asked was answered."""
+        return not self.lack(*self.by_id)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from agent.report.answers import Answers
 from agent.report.document import Attainment
 from agent.report.measured import Measured, by_day, ratio
-from agent.report.period import instant
+from agent.report.period import Span, instant
 
 
 def attainments(measured: Measured) -> tuple[Attainment, ...]:
-    """By model and objective; the most of its budget spent first. None without events."""
-    now, before = measured.now, measured.before
-    events, good = now["engine_slo_events"], now["engine_slo_good_events"]
+    """By model and objective; the most of its budget spent first. None without events.
+
+    None either of which nobody counted how many were good. Where a piece of one of the two was not answered,
+    neither is of that time.
+    """
+    now, before = _Counted(answers=measured.now), _Counted(answers=measured.before)
     rows = []
-    for (cluster, model, slo), counted in events.by("cluster", "model", "slo").items():
-        if counted <= 0:
-            continue
+    for cluster, model, slo in measured.now["engine_slo_events"].by("cluster", "model", "slo"):
         labels = {"cluster": cluster, "model": model, "slo": slo}
-        met = good.amount(**labels)
-        objective = now["slo_objective"].value(**labels)
-        day, day_ratio = _worst_day(measured, labels)
+        events, good = now.events(labels), now.good(labels)
+        counted = sum(events.values())
+        if counted <= 0 or good is None:
+            continue
+        met = sum(good.values())
+        good_before = before.good(labels)
+        objective = measured.now["slo_objective"].value(**labels)
+        day, day_ratio = _worst_day(measured.span, events, good)
         rows.append(
             Attainment(
                 model=model,
@@ -28,10 +37,9 @@ def attainments(measured: Measured) -> tuple[Attainment, ...]:
                 good=met,
                 ratio=met / counted,
                 objective_ratio=objective,
-                previous_ratio=ratio(
-                    before["engine_slo_good_events"].value(**labels),
-                    before["engine_slo_events"].value(**labels),
-                ),
+                previous_ratio=None
+                if good_before is None
+                else ratio(sum(good_before.values()), sum(before.events(labels).values())),
                 budget_spent_ratio=(
                     (counted - met) / (counted * (1 - objective))
                     if objective is not None and objective < 1
@@ -44,18 +52,46 @@ def attainments(measured: Measured) -> tuple[Attainment, ...]:
     return tuple(sorted(rows, key=lambda row: (-(row.budget_spent_ratio or 0.0), row.model, row.slo)))
 
 
-def _worst_day(measured: Measured, labels: dict[str, str]) -> tuple[int | None, float | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counted:
+    """Events and good ones, of the time for which both were answered."""
+
+    answers: Answers
+
+    def events(self, labels: dict[str, str]) -> dict[int, float]:
+        """By the beginning of their step."""
+        return self._of("engine_slo_events", labels) or {}
+
+    def good(self, labels: dict[str, str]) -> dict[int, float] | None:
+        """The same; `None` where nobody counted them."""
+        return self._of("engine_slo_good_events", labels)
+
+    def _of(self, question: str, labels: dict[str, str]) -> dict[int, float] | None:
+        row = self.answers[question].steps(**labels).get(())
+        if row is None:
+            return None
+        missing = [
+            piece.span
+            for each in ("engine_slo_events", "engine_slo_good_events")
+            for piece in self.answers[each].missing
+        ]
+        return {
+            at: value for at, value in row.items() if not any(one.start <= at < one.end for one in missing)
+        }
+
+
+def _worst_day(
+    span: Span, events: dict[int, float], good: dict[int, float]
+) -> tuple[int | None, float | None]:
     """When it begins, and its share of good events.
 
     Days with little traffic would always win: a hundredth of the period's events is the least.
     """
-    span = measured.span
-    events = by_day(measured.now["engine_slo_events"].steps(**labels).get((), {}), span)
-    good = by_day(measured.now["engine_slo_good_events"].steps(**labels).get((), {}), span)
+    least = sum(events.values()) / 100
     counted = [
         (met / all_of_it, day.start)
-        for day, all_of_it, met in zip(span.days(), events, good, strict=True)
-        if all_of_it > sum(events) / 100
+        for day, all_of_it, met in zip(span.days(), by_day(events, span), by_day(good, span), strict=True)
+        if all_of_it > least
     ]
     if not counted:
         return None, None

@@ -357,6 +357,11 @@ class Attainment(Element):
     worst_day: date | None
     worst_day_ratio: float | None
 
+    @property
+    def is_missed(self) -> bool | None:
+        """Whether more was bad than the objective allows; `None` where that cannot be told."""
+        return None if self.objective_ratio is None else self.ratio < self.objective_ratio
+
 
 class Alternative(Element):
     """The same traffic, served otherwise."""

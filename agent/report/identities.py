@@ -11,32 +11,36 @@ NEAR = 0.01
 
 
 def identities(measured: Measured, totals: Totals, services: tuple[Service, ...]) -> tuple[Identity, ...]:
-    """Those whose both sides are known."""
+    """Those whose both sides are known: recorded, and answered for the whole period."""
     return tuple(_identities(measured, totals, services))
 
 
 def _identities(measured: Measured, totals: Totals, services: tuple[Service, ...]) -> Iterator[Identity]:
     now = measured.now
-    observed = totals.gpu_hours
-    yield _identity(
-        "GPU hours by what bounded them = observed hours",
-        hours(now["gpu_bottleneck_seconds"].amount()),
-        observed,
-    )
-    by_node = now["node_gpu_bottleneck_seconds"].total
-    if by_node is not None:
-        yield _identity("GPU hours of all nodes = observed hours", hours(by_node), observed)
-    evidence = now["gpu_evidence_seconds"].value(quantity="dram_bytes")
-    if evidence is not None:
-        yield _identity("GPU hours by evidence of DRAM bytes = observed hours", hours(evidence), observed)
-    if totals.paid_usd is None:
+    observed = now["gpu_observed_seconds"].total
+    if observed is not None and not now.lack("gpu_observed_seconds"):
+        for name, question, labels in (
+            ("GPU hours by what bounded them = observed hours", "gpu_bottleneck_seconds", {}),
+            ("GPU hours of all nodes = observed hours", "node_gpu_bottleneck_seconds", {}),
+            (
+                "GPU hours by evidence of DRAM bytes = observed hours",
+                "gpu_evidence_seconds",
+                {"quantity": "dram_bytes"},
+            ),
+        ):
+            seconds = now[question].value(**labels)
+            if seconds is not None and not now.lack(question):
+                yield _identity(name, hours(seconds), hours(observed))
+    if totals.paid_usd is None or now.lack("gpu_cost_usd"):
         return
-    spent = together(totals.used_usd, totals.idle_usd, totals.unallocated_usd) or 0.0
-    yield _identity("used + idle + unallocated = paid", spent, totals.paid_usd)
-    of_services = sum(row.usd or 0.0 for row in services)
-    yield _identity(
-        "models + held by no engine = paid", of_services + (totals.unattributed_usd or 0.0), totals.paid_usd
-    )
+    spent = together(totals.used_usd, totals.idle_usd, totals.unallocated_usd)
+    if spent is not None and not now.lack("gpu_bottleneck_cost_usd", "gpu_idle_cost_usd"):
+        yield _identity("used + idle + unallocated = paid", spent, totals.paid_usd)
+    if totals.unattributed_usd is not None and not now.lack("gpu_unattributed_cost_usd", "engine_cost_usd"):
+        of_services = sum(row.usd or 0.0 for row in services)
+        yield _identity(
+            "models + held by no engine = paid", of_services + totals.unattributed_usd, totals.paid_usd
+        )
 
 
 def _identity(name: str, left: float, right: float) -> Identity:

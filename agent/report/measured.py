@@ -15,7 +15,9 @@ from agent.roofline.cost import MILLION
 PER_HOUR = HOUR_SECONDS // RECORDED_SECONDS
 
 COMPARABLE = 0.9
-"""Of this period's coverage: with less before, its sums are smaller for that alone."""
+"""Of the larger coverage: with less of one period recorded, its sums are of other hours and days."""
+AS_LONG = 0.005
+"""Recorded hours that differ by less are as many."""
 
 ServiceKey = tuple[str, str, str, str, str]
 """The values of `OF_A_SERVICE`."""
@@ -62,13 +64,20 @@ class Measured:
 
     @property
     def coverage_before(self) -> float | None:
-        """The share of the period before that was recorded; `None` if nothing was."""
-        return recorded_hours(self.before) / self.before.span.hours if self.has_before else None
+        """The share of the period before that was recorded; `None` if nothing was, or nobody can tell."""
+        if not self.has_before or self.before.lack("recorded"):
+            return None
+        return recorded_hours(self.before) / self.before.span.hours
 
     @property
     def sums_compare(self) -> bool:
-        """Whether as much was recorded of the period before as of this one."""
+        """Whether as much was recorded of either period."""
         return sums_compare(self.recorded_hours / self.span.hours, self.coverage_before)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of both periods was answered."""
+        return self.now.are_complete and self.before.are_complete
 
     def services(self) -> tuple[ServiceKey, ...]:
         """Every one that held a GPU or did anything."""
@@ -105,8 +114,22 @@ def recorded_hours(answers: Answers) -> float:
 
 
 def sums_compare(coverage: float, before: float | None) -> bool:
-    """Whether of the period before about as large a share was recorded as of this one."""
-    return before is not None and before >= COMPARABLE * coverage
+    """Whether of both periods about as large a share was recorded."""
+    return before is not None and min(coverage, before) >= COMPARABLE * max(coverage, before)
+
+
+def as_long(recorded: float, before: float) -> bool:
+    """Whether as many hours were recorded; else sums are compared by the hour, since a February is short."""
+    return abs(recorded - before) <= AS_LONG * max(recorded, before)
+
+
+def unpriced_parts(answers: Answers) -> tuple[str, ...]:
+    """Types of GPU that were watched and have no price, where others have; none where nobody can tell."""
+    priced = answers["gpu_cost_usd"]
+    if not priced or answers.lack("gpu_cost_usd"):
+        return ()
+    seen = answers["gpu_observed_seconds"].by("part")
+    return tuple(sorted(part for (part,), seconds in seen.items() if seconds and not priced.value(part=part)))
 
 
 def labels_of(key: ServiceKey) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from agent.report.document import Disagreement, EvidenceShare, Gap, Quality
-from agent.report.measured import PER_HOUR, Measured, by_day, hours, labels_of, ratio
+from agent.report.measured import PER_HOUR, Measured, by_day, hours, labels_of, ratio, unpriced_parts
 from agent.report.period import HOUR_SECONDS, instant
 from agent.report.prices import ALL_PRICED
 from agent.report.services import mean_over_steps, priced_ratio
@@ -66,7 +66,7 @@ def _node_coverage(measured: Measured) -> float | None:
         for day, samples in enumerate(by_day(row, measured.span)):
             if samples:
                 days[day] = max(days.get(day, 0.0), samples)
-    if not found:
+    if not found or measured.now.lack("node_recorded"):
         return None
     lengths = [day.hours for day in measured.span.days()]
     expected = recorded = 0.0
@@ -79,11 +79,12 @@ def _node_coverage(measured: Measured) -> float | None:
 
 
 def _gaps(measured: Measured) -> tuple[Gap, ...]:
-    """Hours without any sample, together where one follows the other."""
+    """Hours without any sample, together where one follows the other; not those that were not answered."""
     covered = measured.coverage
+    untold = [piece.span for piece in measured.now["recorded"].missing]
     found: list[tuple[int, int]] = []
     for hour in measured.span.pieces(HOUR_SECONDS):
-        if covered.get(hour.start, 0.0) > 0:
+        if covered.get(hour.start, 0.0) > 0 or any(one.start <= hour.start < one.end for one in untold):
             continue
         if found and found[-1][1] == hour.start:
             found[-1] = (found[-1][0], hour.end)
@@ -129,7 +130,9 @@ def _disagreements(measured: Measured) -> tuple[Disagreement, ...]:
 
 
 def _on_coverage(measured: Measured, covered: float, by_node: float | None) -> Iterator[str]:
-    if covered < ENOUGH:
+    if measured.now.lack("recorded"):
+        yield f"At least {render_percent(covered)} of the period was recorded; the rest was not answered."
+    elif covered < ENOUGH:
         yield (
             f"Only {render_percent(covered)} of the period was recorded: every sum is of that part, and "
             "nothing is extrapolated."
@@ -160,7 +163,7 @@ def _on_series(measured: Measured) -> Iterator[str]:
         ("model_gpu_bottleneck_seconds", "roofline.recorded.model", "what models did and cost"),
         ("node_gpu_bottleneck_seconds", "roofline.recorded.node", "which nodes are worst"),
     ):
-        if not now[question]:
+        if not now[question] and not now.lack(question):
             yield (
                 f"There is nothing of {now[question].question.record}, so {lacking} cannot be told: are the "
                 f"rules of {group} loaded, and is what they record kept?"
@@ -168,14 +171,13 @@ def _on_series(measured: Measured) -> Iterator[str]:
 
 
 def _on_prices(measured: Measured) -> Iterator[str]:
-    priced = measured.now["gpu_cost_usd"]
-    parts = [part for (part,), seconds in measured.now["gpu_observed_seconds"].by("part").items() if seconds]
-    unpriced = sorted(part or "an unknown GPU" for part in parts if not priced.value(part=part))
-    if priced and unpriced:
-        yield f"There is no price of {', '.join(unpriced)}: sums of money are without them."
+    unpriced = unpriced_parts(measured.now)
+    if unpriced:
+        names = ", ".join(part or "an unknown GPU" for part in unpriced)
+        yield f"There is no price of {names}: sums of money are without them."
     for (part,), seconds in sorted(measured.now["gpu_observed_seconds"].by("part").items()):
         share = measured.prices.priced_ratio(part)
-        if seconds and share is not None and 0 < share < ALL_PRICED:
+        if seconds and part not in unpriced and share is not None and 0 < share < ALL_PRICED:
             yield (
                 f"Of the hours of {part or 'unknown GPUs'} only {render_percent(share)} have a price: sums "
                 "of money are without the others."

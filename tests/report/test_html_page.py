@@ -156,7 +156,8 @@ def test_every_sentence_and_every_number_of_the_head_is_shown() -> None:
     text = text_of(page_of("a month"))
     for sentence in sample.SUMMARY:
         assert sentence in text
-    for words in ("$119,086", "$79,906", "$39,180", "42,480 h", "$1.82", "652", "+6.4 % from October"):
+    numbers = ("$119,086", "$79,906", "$39,180", "42,480 h", "$1.82", "652")
+    for words in (*numbers, "+12 % from October, per hour"):
         assert words in text
 
 
@@ -181,8 +182,8 @@ def test_nothing_is_invented_where_nothing_was_recorded() -> None:
 def test_sums_are_not_compared_with_a_month_of_which_little_was_recorded() -> None:
     review = sample.sample().model_copy(update={"previous_coverage_ratio": 0.4})
     text = text_of(render_html(review))
-    assert "compared with October 2026, of which only 40 % was recorded" in text
-    assert "+6.4 % from October" not in text
+    assert "compared with October 2026, of which 40 % was recorded, and 98 % of this" in text
+    assert "per hour" not in text
     assert "+9.6 % from October" in text
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from agent.report.document import ClassTime, Review, Roofline, Service, Trend
-from agent.report.render.operation import drawn_rooflines, is_missed, memory_side_ratio, slo_words
+from agent.report.render.operation import drawn_rooflines, memory_side_ratio, slo_words
 from agent.report.render.spending import classes_of, has_prices
 from agent.report.render.vector import (
     CLASS_COLOURS,
@@ -709,7 +709,7 @@ def _slos(review: Review) -> tuple[Picture, ...]:
                 canvas.text(0, y + 14, shortened(name, 48))
             length = min(spent, longest) * scale
             canvas.bar(left, y, scale, 18, (COLOURS["track"], 1.0))
-            missed = is_missed(each)
+            missed = each.is_missed
             canvas.bar(left, y, length, 18, (COLOURS["alarm" if missed else "muted"], 1.0))
             words = percent(spent) + (" →" if spent > longest else "")
             x = left + max(length, scale) + 8

@@ -245,14 +245,14 @@ def slos_section(review: Review) -> Section:
             lambda each: Cell(
                 text=attainment(each.ratio),
                 detail=_points(each, review),
-                tone="alarm" if is_missed(each) else "",
+                tone="alarm" if each.is_missed else "",
             ),
         ),
         numbers(
             "of the budget spent",
             lambda each: Cell(
                 text=UNKNOWN if each.budget_spent_ratio is None else percent(each.budget_spent_ratio),
-                tone="quiet" if each.budget_spent_ratio is None else "alarm" if is_missed(each) else "",
+                tone="quiet" if each.budget_spent_ratio is None else "alarm" if each.is_missed else "",
             ),
         ),
         numbers(
@@ -284,11 +284,6 @@ def slos_section(review: Review) -> Section:
 def slo_words(slo: str) -> str:
     """An objective's name as people say it."""
     return SLO_WORDS.get(slo, slo.replace("_", " "))
-
-
-def is_missed(each: Attainment) -> bool:
-    """Whether more was bad than the objective allows; not, where that cannot be told."""
-    return each.budget_spent_ratio is not None and each.budget_spent_ratio > 1
 
 
 def _objective_words(each: Attainment) -> str:

@@ -44,13 +44,26 @@ HEADLINE_SOURCES = ("totals", "summary")
 
 def sections_of(review: Review) -> tuple[Section, ...]:
     """All of them."""
-    return tuple(_finished(make(review), queries_of(review, names)) for make, names in SECTIONS)
+    return tuple(_finished(make(review), review, queries_of(review, names)) for make, names in SECTIONS)
 
 
-def _finished(section: Section, queries: tuple[str, ...]) -> Section:
-    """With its queries; how to read it is said only where there is something to read."""
+def _finished(section: Section, review: Review, queries: tuple[str, ...]) -> Section:
+    """With its queries and what was not answered of them; how to read it where there is something to."""
     is_bare = len(section.blocks) == 1 and isinstance(section.blocks[0], Prose)
-    return replace(section, queries=queries, lead="" if is_bare else section.lead)
+    lacking = _lacking(review, queries)
+    blocks = section.blocks
+    if lacking and is_bare:
+        blocks = (Prose(text=f"This cannot be told, for it was not answered: {lacking}.", tone="alarm"),)
+    elif lacking:
+        text = f"Not all of this was answered: {lacking}. Sums are too small for it, quotients may be wrong."
+        blocks = (Prose(text=text, tone="alarm"), *blocks)
+    return replace(section, queries=queries, lead="" if is_bare else section.lead, blocks=blocks)
+
+
+def _lacking(review: Review, queries: tuple[str, ...]) -> str:
+    """What of these was not answered of the period, or a piece of it."""
+    problems = (each for each in review.problems if each.end > review.period.start)
+    return "; ".join(dict.fromkeys(each.what for each in problems if {*each.queries} & {*queries}))
 
 
 def queries_of(review: Review, names: tuple[str, ...]) -> tuple[str, ...]:

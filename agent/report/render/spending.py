@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from agent.report.document import CLASSES, ClassTime, Day, Group, PartTime, Review, Service
-from agent.report.measured import sums_compare
+from agent.report.measured import as_long, sums_compare
 from agent.report.render.blocks import Block, Cell, Chart, Prose, Section, cell
 from agent.report.render.fields import Field, numbers, table, worded
 from agent.report.render.words import (
@@ -32,33 +32,58 @@ def has_prices(review: Review) -> bool:
 
 
 def since(review: Review, now: float | None, before: float | None) -> str:
-    """A change with what it is compared with; empty when there is none to tell."""
+    """A change with what it is compared with; empty when there is none to tell.
+
+    There is none where a query was not answered: what is missing is no change.
+    """
     text = change(now, before)
     return (
         f"{text} from {period_name(review.previous, brief=True)}"
-        if text and review.previous is not None
+        if text and review.previous is not None and review.is_complete
         else ""
     )
 
 
 def sum_since(review: Review, now: float | None, before: float | None) -> str:
-    """The same of a sum, which says nothing where less was recorded of the period before."""
-    return since(review, now, before) if _sums_compare(review) else ""
+    """The same of a sum, by the recorded hour where those are not as many.
+
+    It says nothing where much less was recorded of one period than of the other.
+    """
+    here, there = _recorded_hours(review)
+    if not _sums_compare(review) or not there:
+        return ""
+    if as_long(here, there):
+        return since(review, now, before)
+    text = since(review, now, None if before is None else before * here / there)
+    return f"{text}, per hour" if text else ""
 
 
 def _sums_compare(review: Review) -> bool:
     return sums_compare(review.quality.coverage_ratio, review.previous_coverage_ratio)
 
 
+def _recorded_hours(review: Review) -> tuple[float, float]:
+    """Of this period and of the one before."""
+    before = review.previous.hours * (review.previous_coverage_ratio or 0.0) if review.previous else 0.0
+    return review.period.hours * review.quality.coverage_ratio, before
+
+
 def compared_words(review: Review) -> str:
     """What the review is compared with, and what of it cannot be."""
     if review.previous is None:
         return "nothing to compare with"
-    text = f"compared with {period_name(review.previous)}"
-    if _sums_compare(review) or review.previous_coverage_ratio is None:
-        return text
-    recorded = percent(review.previous_coverage_ratio)
-    return f"{text}, of which only {recorded} was recorded: quotients are compared, sums are not"
+    name = period_name(review.previous)
+    if not review.is_complete or review.previous_coverage_ratio is None:
+        return f"not compared with {name}, for not all queries were answered"
+    here, there = _recorded_hours(review)
+    if not _sums_compare(review):
+        return (
+            f"compared with {name}, of which {percent(review.previous_coverage_ratio)} was recorded, and "
+            f"{percent(review.quality.coverage_ratio)} of this: quotients are compared, sums are not"
+        )
+    if as_long(here, there):
+        return f"compared with {name}"
+    return f"compared with {name}, sums by the hour: {amount(here)} were recorded, {amount(there)} then"
 
 
 def hours_section(review: Review) -> Section:
