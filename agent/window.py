@@ -432,19 +432,24 @@ class GpuHistory:
         return self._window
 
     def _mean(self) -> GpuWindow:
-        readings = [sample.reading for sample in self._samples]
         ratios: dict[str, float] = {}
         evidence: dict[str, Evidence] = {}
         coarse = False
         for name in RATIOS:
-            given = [sample.measured[name] for sample in self._samples if name in sample.measured]
-            if given:
-                # Numbers of two kinds have no mean: when the rung changes, the newer one counts alone.
-                latest = given[-1]
-                same = [one for one in given if one.evidence == latest.evidence]
-                ratios[name] = sum(one.ratio * one.seconds for one in same) / sum(one.seconds for one in same)
-                evidence[name] = latest.evidence
-                coarse = coarse or latest.seconds > COARSE_RATIO * self.keep_seconds
+            given = [one for sample in self._samples if (one := sample.measured.get(name)) is not None]
+            if not given:
+                continue
+            # Numbers of two kinds have no mean: when the rung changes, the newer one counts alone.
+            latest = given[-1]
+            kind = latest.evidence
+            total = seconds = 0.0
+            for one in given:  # for each GPU and ratio at each tick: one loop is half of two generators
+                if one.evidence == kind:
+                    total += one.ratio * one.seconds
+                    seconds += one.seconds
+            ratios[name], evidence[name] = total / seconds, kind
+            coarse = coarse or latest.seconds > COARSE_RATIO * self.keep_seconds
+        readings = [sample.reading for sample in self._samples]
         return GpuWindow(
             seconds=self._samples[-1].at_seconds - self._samples[0].at_seconds,
             evidence_by_ratio=evidence,
