@@ -281,7 +281,6 @@ QUESTIONS: tuple[Question, ...] = (
     _of_models(
         "engine_step_seconds", "engines' steps by what they wait for", "s", ("component",), step="whole"
     ),
-    _of_models("engine_steps", "engine steps", "", step="whole"),
     _of_models(
         "engine_known_steps", "engine steps for which a quantity was known", "", ("quantity",), step="whole"
     ),

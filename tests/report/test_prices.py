@@ -229,9 +229,9 @@ def test_a_service_is_sized_at_the_price_that_it_paid() -> None:
     assert fewer.savings_ratio == pytest.approx(1 - fewer.gpus / 8)
 
 
-def test_a_service_that_needs_its_gpus_saves_nothing_beside_dear_ones() -> None:
-    """Its own are cheap by the labels of their node: fewer would not save what it never paid."""
-    row = sized(measured(together(node("one", 2, 1.0), node("two", 30, 4.0), service(2, 1.0))))
+def test_a_dear_service_saves_nothing_because_others_are_cheap() -> None:
+    """Its node has another price than most: the two GPUs that it needs cost what they did."""
+    row = sized(measured(together(node("one", 2, 4.0), node("two", 30, 1.0), service(2, 4.0))))
     assert not [each for each in row.alternatives if each.kind == "fewer_replicas"]
 
 
@@ -349,6 +349,21 @@ def test_an_hour_costs_the_same_whatever_bounded_it() -> None:
     (row,) = worst(measured(rows))
     assert row.kind == "host_bound"
     assert row.usd == pytest.approx(72.0)
+
+
+def test_what_was_computed_again_is_among_what_was_computed() -> None:
+    """However many preemptions: the prefill took half of the time, and no more can have been for them."""
+    rows = together(
+        node("one", 2, 3.0),
+        service(2, 3.0),
+        {
+            "engine_preemptions": {KEY: {0: 1e6}},
+            "engine_phase_seconds": {(*KEY, "prefill"): {0: 100.0}, (*KEY, "decode"): {0: 100.0}},
+        },
+    )
+    served = services(measured(rows))
+    (loss,) = losses(measured(rows), served).requests
+    assert loss.preempted_gpu_hours_estimate == pytest.approx(24.0)
 
 
 # --- groups ---------------------------------------------------------------------------------------------
