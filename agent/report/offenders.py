@@ -58,6 +58,9 @@ def offenders(
     measured: Measured, services: Sequence[Service], sizes: Sequence[RightSizing], losses: Losses
 ) -> tuple[Offender, ...]:
     """By money, else by hours; the worst first, and last what is only an overlay."""
+    if measured.now.lack("engine_cost_usd", "model_gpu_bottleneck_seconds"):
+        # The money of some hours by other hours is no price.
+        services = [row.model_copy(update={"usd": None}) for row in services]
     proposals = {row.key: row.alternatives for row in sizes}
     found = [
         *(each for row in services for each in _of_service(row, proposals.get(row.key, ()))),

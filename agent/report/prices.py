@@ -54,7 +54,7 @@ class Prices:
     @classmethod
     def of(cls, answers: Answers) -> Prices:
         """As they were paid; none where a part of what they are made of is not known."""
-        if any(answers[question].missing for question in NEEDED):
+        if answers.lack(*NEEDED):
             return cls(nodes={})
         labels = ("cluster", "instance", "part")
         paid, left, seconds, recorded, priced = (answers[question].by(*labels) for question in NEEDED)

@@ -169,7 +169,7 @@ class _Case:
 
     def _refusal(self, busiest: float) -> str:
         row = self.service
-        if any(self.measured.now[question].missing for question in NEEDED):
+        if self.measured.now.lack(*NEEDED):
             return "a part of what it is sized by was not answered"
         if not self.paid or self.own_price is None:
             return "what it cost is not known"

@@ -351,6 +351,12 @@ def test_an_hour_costs_the_same_whatever_bounded_it() -> None:
     assert row.usd == pytest.approx(72.0)
 
 
+def test_hours_whose_money_was_not_answered_cost_what_nobody_knows() -> None:
+    rows = together(service(7, 3.0), {"model_gpu_bottleneck_seconds": {(*KEY, "idle"): {0: 86400.0}}})
+    assert [row.usd for row in worst(measured(rows))] == [pytest.approx(7 * 3.0 * 24 / 8)]
+    assert [row.usd for row in worst(measured(rows, missing="engine_cost_usd"))] == [None]
+
+
 def test_what_was_computed_again_is_among_what_was_computed() -> None:
     """However many preemptions: the prefill took half of the time, and no more can have been for them."""
     rows = together(
