@@ -70,6 +70,10 @@ NVLINK_5: tuple[Field, ...] = tuple(
 
 _VALUE_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 _UNSIGNED_INT = 1
+# nvidia-ml-py's structures look for bytes to decode at every access, in Python; numbers need none of it.
+_return_of, _type_of, _value_of = (
+    vars(pynvml.c_nvmlFieldValue_t)[name].__get__ for name in ("nvmlReturn", "valueType", "value")
+)
 _NOT_KNOWN = (*LACKING, pynvml.NVML_ERROR_INVALID_ARGUMENT)
 """What a driver says to a number that it has never heard of."""
 
@@ -96,13 +100,14 @@ class FieldReader:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         values = {}
         for field, value in zip(self._fields, self._ask(self._fields), strict=True):
-            if value.nvmlReturn == pynvml.NVML_SUCCESS and value.valueType < len(_VALUE_MEMBERS):
-                raw = getattr(value.value, _VALUE_MEMBERS[value.valueType])
-                if field.counts and value.valueType == _UNSIGNED_INT:
+            code, kind = _return_of(value), _type_of(value)
+            if code == pynvml.NVML_SUCCESS and kind < len(_VALUE_MEMBERS):
+                raw = getattr(_value_of(value), _VALUE_MEMBERS[kind])
+                if field.counts and kind == _UNSIGNED_INT:
                     raw = self._unroll(field.name, raw)
                 values[field.name] = raw * field.factor
-            elif value.nvmlReturn in OF_THE_GPU or value.nvmlReturn in OF_THE_SESSION:
-                raise pynvml.NVMLError(value.nvmlReturn)
+            elif code in OF_THE_GPU or code in OF_THE_SESSION:
+                raise pynvml.NVMLError(code)
         return values | self._over_links(values)
 
     def forget_lacking(self) -> None:
