@@ -9,6 +9,7 @@ from agent.report.answers import Answer, Answers
 from agent.report.document import CLASSES, UNALLOCATED, ClassTime, Day, PartTime, Totals
 from agent.report.measured import (
     Measured,
+    answered_days,
     by_day,
     hours,
     known_by_day,
@@ -20,6 +21,7 @@ from agent.report.measured import (
 from agent.report.period import HOUR_SECONDS, RECORDED_SECONDS, instant
 from agent.report.prices import Prices
 
+GENERATED = "engine_generation_tokens"
 TIMES = tuple(name for name in CLASSES if name != UNALLOCATED)
 """Classes that take time; what is unallocated only costs."""
 
@@ -32,9 +34,12 @@ def totals(answers: Answers) -> Totals:
     by_class = answers["gpu_bottleneck_cost_usd"]
     spent = {name: by_class.value(bottleneck=name) for name in CLASSES}
     generated = answers["engine_generation_tokens"].amount()
-    has_prices = Prices.of(answers).are_enough()
+    has_prices = Prices.of(answers).are_enough() and not answers.lack("gpu_cost_usd", GENERATED)
+    has_energy = not answers.lack("engine_energy_joules", GENERATED)
     return Totals(
-        nodes=_nodes(answers["node_recorded"], recorded),
+        nodes=None
+        if answers.lack("node_recorded", "recorded")
+        else _nodes(answers["node_recorded"], recorded),
         gpus=hours(observed) / recorded if recorded else 0.0,
         gpu_hours=hours(observed),
         idle_gpu_hours=hours(answers["gpu_bottleneck_seconds"].amount(bottleneck="idle")),
@@ -50,7 +55,9 @@ def totals(answers: Answers) -> Totals:
         requests=answers["engine_requests"].amount(),
         usd_per_million_tokens=per_million(paid, generated) if has_prices else None,
         energy_joules=answers["gpu_energy_joules"].total,
-        joules_per_million_tokens=per_million(answers["engine_energy_joules"].total, generated),
+        joules_per_million_tokens=(
+            per_million(answers["engine_energy_joules"].total, generated) if has_energy else None
+        ),
     )
 
 
@@ -121,7 +128,9 @@ def parts(measured: Measured) -> tuple[PartTime, ...]:
                 generation_tokens=generated,
                 usd_per_gpu_hour=measured.prices.of_part(part),
                 usd_per_million_tokens=(
-                    per_million(paid, generated) if measured.prices.are_enough(part) else None
+                    per_million(paid, generated)
+                    if measured.prices.are_enough(part) and not now.lack("gpu_cost_usd", GENERATED)
+                    else None
                 ),
                 energy_joules=now["gpu_energy_joules"].value(part=part),
                 mean_dram_active_ratio=_mean_active(now, "dram_active", part),
@@ -133,6 +142,8 @@ def parts(measured: Measured) -> tuple[PartTime, ...]:
 
 def _mean_active(answers: Answers, quantity: str, part: str) -> float | None:
     """Over the time for which it was measured."""
+    if answers.lack("gpu_evidence_seconds", f"gpu_{quantity}_seconds"):
+        return None
     known = sum(
         seconds
         for (evidence,), seconds in answers["gpu_evidence_seconds"]
@@ -156,6 +167,8 @@ def days(measured: Measured) -> tuple[Day, ...]:
     paid, idle = daily("gpu_cost_usd"), daily("gpu_idle_cost_usd")
     generated, energy = daily("engine_generation_tokens"), daily("engine_energy_joules")
     has_prices = measured.prices.are_enough()
+    priced = answered_days(now, "gpu_cost_usd", GENERATED) if has_prices else frozenset()
+    metered = answered_days(now, "engine_energy_joules", GENERATED)
     rows = []
     for number, day in enumerate(span.days()):
         tokens = generated[number] or 0.0
@@ -168,8 +181,10 @@ def days(measured: Measured) -> tuple[Day, ...]:
                 paid_usd=paid[number],
                 idle_usd=idle[number],
                 generation_tokens=tokens,
-                usd_per_million_tokens=per_million(paid[number], tokens) if has_prices else None,
-                joules_per_million_tokens=per_million(energy[number], tokens),
+                usd_per_million_tokens=per_million(paid[number], tokens) if number in priced else None,
+                joules_per_million_tokens=(
+                    per_million(energy[number], tokens) if number in metered else None
+                ),
             )
         )
     return tuple(rows)

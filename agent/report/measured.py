@@ -166,6 +166,16 @@ def by_day(steps: Mapping[int, float], span: Span) -> list[float]:
     return days
 
 
+def answered_days(answers: Answers, *questions: str) -> frozenset[int]:
+    """The numbers of the days for which all of these were answered."""
+    missing = [piece.span for question in questions for piece in answers[question].missing]
+    return frozenset(
+        number
+        for number, day in enumerate(answers.span.days())
+        if not any(one.start < day.end and day.start < one.end for one in missing)
+    )
+
+
 def known_by_day(steps: Mapping[int, float], span: Span) -> list[float | None]:
     """The same; `None` for days of which there is nothing."""
     known = {(at - span.start) // DAY_SECONDS for at in steps}

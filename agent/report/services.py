@@ -11,6 +11,7 @@ from agent.report.document import Batch, Group, Service, Trend
 from agent.report.measured import (
     Measured,
     ServiceKey,
+    answered_days,
     by_day,
     hours,
     known_by_day,
@@ -23,6 +24,7 @@ from agent.report.measured import (
 from agent.report.prices import ENOUGH_PRICED
 from agent.report.questions import OF_A_SERVICE
 
+COST_OF_A_TOKEN = ("engine_cost_usd", "engine_generation_tokens")
 NOBODY = "(no engine)"
 """The group of GPU time that no engine held."""
 NO_TEAM = "(no label)"
@@ -42,6 +44,7 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
     held = sum(by_class.values())
     usd = cost.value(location="local", **labels)
     has_prices = priced_ratio(measured, key) >= ENOUGH_PRICED
+    has_costs = has_prices and not now.lack(*COST_OF_A_TOKEN)
     generated = now["engine_generation_tokens"].amount(**labels)
     moved = now["engine_dram_bytes"]
     flops, dram_bytes = now["engine_flops"].amount(**labels), moved.amount(**labels)
@@ -65,13 +68,15 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
         cached_prompt_tokens=now["engine_cached_prompt_tokens"].amount(**labels),
         requests=now["engine_requests"].amount(**labels),
         usd_per_million_tokens=usd_per_million(now, labels) if has_prices else None,
-        usd_per_million_tokens_without_idle=per_million(used, generated) if has_prices else None,
+        usd_per_million_tokens_without_idle=per_million(used, generated) if has_costs else None,
         previous_usd_per_million_tokens=usd_per_million(measured.before, labels),
         joules_per_million_tokens=_joules(now, labels),
         previous_joules_per_million_tokens=_joules(measured.before, labels),
         flops=flops,
         dram_bytes=dram_bytes,
-        intensity_flops_per_byte=ratio(flops, dram_bytes) if flops else None,
+        intensity_flops_per_byte=(
+            ratio(flops, dram_bytes) if flops and not now.lack("engine_flops", "engine_dram_bytes") else None
+        ),
         batch=_batch(now, labels),
         weights_ratio=ratio(
             moved.value(phase="decode", traffic="weights", **labels), moved.value(phase="decode", **labels)
@@ -91,11 +96,15 @@ def priced_ratio(measured: Measured, key: ServiceKey) -> float:
 
 def usd_per_million(answers: Answers, labels: dict[str, str]) -> float | None:
     """Of output; GPUs on other nodes included."""
+    if answers.lack(*COST_OF_A_TOKEN):
+        return None
     paid = answers["engine_cost_usd"].value(**labels)
     return per_million(paid, answers["engine_generation_tokens"].amount(**labels))
 
 
 def _joules(answers: Answers, labels: dict[str, str]) -> float | None:
+    if answers.lack("engine_energy_joules", "engine_generation_tokens"):
+        return None
     drawn = answers["engine_energy_joules"].value(**labels)
     return per_million(drawn, answers["engine_generation_tokens"].amount(**labels))
 
@@ -111,6 +120,8 @@ def _batch(answers: Answers, labels: dict[str, str]) -> Batch:
 
 def mean_over_steps(answers: Answers, weighted: str, quantity: str, labels: dict[str, str]) -> float | None:
     """Of a quantity over the steps for which it was known."""
+    if answers.lack("engine_known_steps", weighted):
+        return None
     known = answers["engine_known_steps"].value(quantity=quantity, **labels)
     return ratio(answers[weighted].value(**labels), known)
 
@@ -152,8 +163,10 @@ def _group(
     labels_before = [labels_of(key) for key in keys_before]
     usd_before = together(*(cost_before.value(location="local", **labels) for labels in labels_before))
     generated_before = sum(tokens_before.amount(**labels) for labels in labels_before)
-    all_priced = all(row.usd_per_million_tokens is not None for row in rows if row.generation_tokens)
-    all_priced_before = all(
+    all_priced = not measured.now.lack(*COST_OF_A_TOKEN) and all(
+        row.usd_per_million_tokens is not None for row in rows if row.generation_tokens
+    )
+    all_priced_before = not measured.before.lack(*COST_OF_A_TOKEN) and all(
         cost_before.value(**labels) is not None for labels in labels_before if tokens_before.amount(**labels)
     )
     return Group(
@@ -178,6 +191,8 @@ def _observed_hours(measured: Measured) -> float:
 
 def _nobody(measured: Measured, rows: tuple[Service, ...]) -> Iterator[Group]:
     now = measured.now
+    if now.lack("gpu_bottleneck_seconds", "model_gpu_bottleneck_seconds"):
+        return  # what is left over may have been an engine's
     everything = hours_by_class(now["gpu_bottleneck_seconds"])
     left = {name: each - sum(row.hours_by_class[name] for row in rows) for name, each in everything.items()}
     rest = max(sum(left.values()), 0.0)
@@ -208,13 +223,15 @@ def trends(measured: Measured, rows: tuple[Service, ...]) -> tuple[Trend, ...]:
     cost = now["engine_cost_usd"].steps(*OF_A_SERVICE)
     energy = now["engine_energy_joules"].steps(*OF_A_SERVICE)
     tokens = now["engine_generation_tokens"].steps(*OF_A_SERVICE)
+    priced = answered_days(now, *COST_OF_A_TOKEN)
+    metered = answered_days(now, "engine_energy_joules", "engine_generation_tokens")
     found = []
     for row in rows:
         key = row.key
         generated = by_day(tokens.get(key, {}), span)
         has_prices = priced_ratio(measured, key) >= ENOUGH_PRICED
-        usd = known_by_day(cost.get(key, {}) if has_prices else {}, span)
-        joules = known_by_day(energy.get(key, {}), span)
+        usd = _of_days(known_by_day(cost.get(key, {}) if has_prices else {}, span), priced)
+        joules = _of_days(known_by_day(energy.get(key, {}), span), metered)
         found.append(
             Trend(
                 model=row.model,
@@ -228,3 +245,7 @@ def trends(measured: Measured, rows: tuple[Service, ...]) -> tuple[Trend, ...]:
             )
         )
     return tuple(found)
+
+
+def _of_days(values: list[float | None], days: frozenset[int]) -> list[float | None]:
+    return [value if day in days else None for day, value in enumerate(values)]

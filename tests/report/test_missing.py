@@ -14,7 +14,7 @@ from agent.report.measured import Measured, sums_compare
 from agent.report.monthly import review
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, Span, month
 from agent.report.questions import BY_ID, QUESTIONS
-from agent.report.render.sections import sections_of
+from agent.report.render.sections import fleet_totals, sections_of
 from agent.report.render.spending import compared_words, sum_since
 
 PART = "H100-SXM5-80GB"
@@ -244,6 +244,33 @@ def test_a_degree_that_is_no_number_is_not_known(degrees: tuple[str, str]) -> No
     }
     (row,) = reviewed(measured(replace(now, by_id={**now.by_id, **further}))).right_sizing
     assert row.refused == "how it is divided over GPUs was not recorded"
+
+
+@pytest.mark.parametrize("question", ["gpu_cost_usd", "engine_cost_usd", "engine_generation_tokens"])
+def test_what_a_token_cost_is_not_known_where_a_piece_of_either_is_missing(question: str) -> None:
+    found = reviewed(measured(answers(SPAN, question, piece=HALF)))
+    total: list[float | None] = []
+    served: list[float | None] = []
+    if question != "engine_cost_usd":
+        total = [found.totals.usd_per_million_tokens, *(each.usd_per_million_tokens for each in found.parts)]
+    if question != "gpu_cost_usd":
+        served = [each.usd_per_million_tokens for each in found.services]
+        served += [each.usd_per_million_tokens for each in found.groups]
+    assert {*total, *served} == {None}
+    if served:
+        (trend,) = found.trends
+        assert trend.usd_per_million_tokens == (None,) * 15 + (24.0,) * 15
+    if total:
+        assert [day.usd_per_million_tokens for day in found.days] == [None] * 15 + [24.0] * 15
+    shown = [key for key, of in (("hours", total), ("services", served)) if of]
+    for section in (each for each in sections_of(found) if each.key in shown):
+        assert "Not all of this was answered" in getattr(section.blocks[0], "text", "")
+    assert ("not all of this was answered" in fleet_totals(found)[-1]) == bool(total)
+
+
+def test_hours_of_which_the_owner_was_not_answered_are_not_nobodys() -> None:
+    found = reviewed(measured(answers(SPAN, "model_gpu_bottleneck_seconds", piece=HALF)))
+    assert {group.name for group in found.groups} == {"m"}
 
 
 # --- comparisons -------------------------------------------------------------------------------------

@@ -167,6 +167,7 @@ def fleet_totals(review: Review) -> tuple[str, ...]:
         return ()
     totals = review.totals
     unallocated = totals.unallocated_usd
+    lacking = _lacking(review, queries_of(review, HEADLINE_SOURCES))
     return (
         *((f"{money(unallocated)} unallocated, of boards in MIG mode",) if unallocated else ()),
         f"{millions(totals.generation_tokens)} M tokens of output",
@@ -177,4 +178,5 @@ def fleet_totals(review: Review) -> tuple[str, ...]:
             f"{hours(totals.idle_gpu_hours)} idle, {hours(totals.idle_held_gpu_hours)} of them while "
             "something held the GPU"
         ),
+        *((f"not all of this was answered: {lacking}",) if lacking else ()),
     )
