@@ -16,7 +16,7 @@ from agent.config import Configuration
 from agent.engines.vllm import VLLM
 from agent.simulate.node import SimulatedNode
 from agent.sources.page import PageParser
-from tests.bench.beats import median_cpu_ms
+from tests.bench.beats import quiet_cpu_ms
 from tests.bench.engines import many_engines
 from tests.bench.node import ROOT
 from tests.bench.table import Figure, Table
@@ -36,9 +36,9 @@ def parsing() -> tuple[Figure, ...]:
     """A page of a real vLLM under load."""
     parser = PageParser(VLLM.wanted)
     text = PAGE.decode()
-    peer = median_cpu_ms(lambda: list(text_string_to_metric_families(text)))
-    warm = median_cpu_ms(lambda: parser.parse(PAGE))
-    cold = median_cpu_ms(lambda: PageParser(VLLM.wanted).parse(PAGE))
+    peer = quiet_cpu_ms(lambda: list(text_string_to_metric_families(text)))
+    warm = quiet_cpu_ms(lambda: parser.parse(PAGE))
+    cold = quiet_cpu_ms(lambda: PageParser(VLLM.wanted).parse(PAGE))
     return (
         Figure(what="parsing a vLLM page that was seen before", agent=warm, peer=peer, unit="ms CPU"),
         Figure(what="parsing it for the first time", agent=cold, peer=peer, unit="ms CPU"),
@@ -65,13 +65,13 @@ def rendering() -> tuple[Figure, ...]:
         return (
             Figure(
                 what="rendering our page as text",
-                agent=median_cpu_ms(lambda: fresh("")),
+                agent=quiet_cpu_ms(lambda: fresh("")),
                 peer=peer.text(),
                 unit="ms CPU",
             ),
             Figure(
                 what="rendering it as OpenMetrics",
-                agent=median_cpu_ms(lambda: fresh(OPENMETRICS)),
+                agent=quiet_cpu_ms(lambda: fresh(OPENMETRICS)),
                 peer=peer.open(),
                 unit="ms CPU",
             ),
@@ -92,8 +92,8 @@ class _Families(CollectorRegistry):
         return iter(self._families)
 
     def text(self) -> float:
-        return median_cpu_ms(lambda: text_format.generate_latest(self))
+        return quiet_cpu_ms(lambda: text_format.generate_latest(self))
 
     def open(self) -> float:
         generate: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
-        return median_cpu_ms(lambda: generate(self))
+        return quiet_cpu_ms(lambda: generate(self))

@@ -123,6 +123,7 @@ def compared(agent: Cost, peer: Cost) -> tuple[Figure, ...]:
         both("latency of a scrape, p99", "ms", "p99_ms"),
         replace(both("resident memory", "MiB", "resident_mebibytes"), budget=60.0),
         replace(both("start, until GPUs are shown, the best", "s", "start_seconds"), budget=1.5),
+        both("… and its CPU time until then", "s", "start_cpu_seconds"),
         both("series", "", "series"),
         both("page, not compressed", "KiB", "page_bytes", scale=1 / 1024),
     )

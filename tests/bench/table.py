@@ -49,11 +49,13 @@ class Table:
 
     def __init__(self) -> None:
         self.sections: dict[str, list[Figure]] = {}
+        self._peers: dict[str, str] = {}
         self._rows: list[Figure] = []
 
     def section(self, title: str, *, peer: str = "") -> None:
         """What follows is of this, and beside this peer."""
         self._rows = self.sections[title] = []
+        self._peers[title] = peer
         print(f"\n{title:52}{'agent':>10}{peer:>18}{'ratio' if peer else '':>8}", flush=True)
 
     def add(self, *figures: Figure) -> None:
@@ -73,6 +75,32 @@ class Table:
             title: [{**asdict(one), "ratio": one.ratio, "kept": one.kept} for one in rows]
             for title, rows in self.sections.items()
         }
+
+    def markdown(self) -> str:
+        """For docs/overhead.md."""
+        parts = []
+        for title, rows in self.sections.items():
+            peer = self._peers[title]
+            names = ["agent", *([peer, "ratio"] if peer else []), "promised"]
+            names = names if any(one.promised for one in rows) else names[:-1]
+            lines = [f"| {title} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+            for one in rows:
+                cells = [f"{_digits(one.agent)} {one.unit}".strip()]
+                if peer:
+                    cells += [
+                        _digits(one.peer) if one.peer is not None else "",
+                        _digits(one.ratio) if one.ratio is not None else "",
+                    ]
+                if names[-1] == "promised":
+                    judged = {True: ": kept", False: ": **missed**", None: ""}[one.kept]
+                    cells.append(one.promised + judged)
+                lines.append(f"| {one.what} | {' | '.join(cells)} |")
+            parts.append("\n".join(lines) + "\n")
+        return "\n".join(parts)
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 1 else f"{value:.3g}"
 
 
 def _line(figure: Figure) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.__main__ import BEGIN, END, PAGE, told, with_figures
 from tests.bench.beats import beats_of
 from tests.bench.growth import Line
 from tests.bench.peers import compared, parts
@@ -52,6 +53,7 @@ def test_what_is_printed_is_in_the_document(capsys: pytest.CaptureFixture[str]) 
     def cost(milliseconds: float) -> Cost:
         return Cost(
             start_seconds=1.0,
+            start_cpu_seconds=1.0,
             rest_ms=milliseconds,
             scrape_ms=milliseconds,
             latencies_ms=(1.0, 2.0, 9.0),
@@ -70,6 +72,18 @@ def test_what_is_printed_is_in_the_document(capsys: pytest.CaptureFixture[str]) 
     (scraped,) = (row for row in document["all"] if row["what"] == "CPU, scraped every 15 s")
     assert [scraped["agent"], scraped["ratio"]] == pytest.approx([1.6, 0.5])
     assert scraped["kept"] is False
+    assert "| CPU of a scrape | 15 ms | 30 | 0.5 | ≤ 1 ms, ratio ≤ 0.2: **missed** |" in table.markdown()
+
+
+def test_the_page_gets_other_figures_and_keeps_its_words() -> None:
+    run: dict[str, object] = {"python": "3", "cores": 2, "load_before": 0.1}
+    run |= {"loop_ms_before": 1.0, "loop_ms_after": 2.0}
+    page = with_figures(PAGE.read_text(), told(run), "| a |\n")
+    assert page.partition(BEGIN)[0] == PAGE.read_text().partition(BEGIN)[0]
+    assert page.partition(END)[2] == PAGE.read_text().partition(END)[2]
+    assert with_figures(page, told(run), "| a |\n") == page
+    with pytest.raises(ValueError, match="lacks a mark"):
+        with_figures("", "", "")
 
 
 def test_the_cpu_clock_of_a_process_is_its_own() -> None:

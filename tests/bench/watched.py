@@ -70,6 +70,8 @@ class Running:
     url: str
     start_seconds: float
     """From its process' start until its page has values of GPUs."""
+    start_cpu_seconds: float
+    """Spent until then."""
 
 
 @contextmanager
@@ -87,7 +89,8 @@ def running(program: Program) -> Iterator[Running]:
     ) as process:
         try:
             _await(program, process, url)
-            yield Running(pid=process.pid, url=url, start_seconds=time.monotonic() - began)
+            took, spent = time.monotonic() - began, cpu_seconds(process.pid)
+            yield Running(pid=process.pid, url=url, start_seconds=took, start_cpu_seconds=spent)
         finally:
             process.kill()
 
@@ -113,6 +116,8 @@ class Cost:
 
     start_seconds: float
     """The best of all starts."""
+    start_cpu_seconds: float
+    """The same of CPU time."""
     rest_ms: float
     """CPU time a second while nobody asks."""
     scrape_ms: float
@@ -141,15 +146,16 @@ def watch(program: Program, *, seconds: float, settle_seconds: float, scrapes: i
     begun = []
     for _ in range(starts - 1):
         with running(program) as one:
-            begun.append(one.start_seconds)
+            begun.append(one)
     with running(program) as one:
-        begun.append(one.start_seconds)
+        begun.append(one)
         time.sleep(settle_seconds)
         rest_ms = _rest_ms(one.pid, seconds)
         scrape_ms, latencies_ms = _scraped(one, scrapes)
         page = requests.get(one.url, timeout=5).content
         return Cost(
-            start_seconds=min(begun),
+            start_seconds=min(one.start_seconds for one in begun),
+            start_cpu_seconds=min(one.start_cpu_seconds for one in begun),
             rest_ms=rest_ms,
             scrape_ms=scrape_ms,
             latencies_ms=tuple(latencies_ms),
