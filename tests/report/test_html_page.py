@@ -399,7 +399,7 @@ def test_no_heading_stands_alone_at_the_end_of_a_page(name: str, browser: Browse
     pages = pages_of(browser.print(saved(tmp_path, page_of(name))))
     alone = headings(REVIEWS[name]())
     assert len(alone) > 15
-    assert len(pages) <= 60
+    assert len(pages) <= 38, "the rest of sixty models is set close"
     seen = 0
     for number, page in enumerate(pages, start=1):
         lines = [line for line in page if line != f"{number} / {len(pages)}"]
