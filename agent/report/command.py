@@ -107,7 +107,8 @@ def _measure(history: History, chosen: period.Periods, group_by: str, server: Pr
     first = next(each for each in QUESTIONS if each.id == "recorded")
     covered = Answers(span=chosen.span, by_id={first.id: history.fetch(first, chosen.span)})
     part = recorded_hours(covered) / chosen.span.hours
-    _say(f"coverage: {render_percent(part)} of {chosen.name} was recorded")
+    least = "at least " if covered[first.id].missing else ""
+    _say(f"coverage: {least}{render_percent(part)} of {chosen.name} was recorded")
     if not covered[first.id]:
         refused = covered[first.id].missing
         raise AgentError(

@@ -14,6 +14,16 @@ FAILED = "error"
 """The outcome of a request that got no answer. One that its client gave up is not the engine's failure."""
 
 
+PREEMPTED = (
+    "engine_phase_seconds",
+    "engine_prefill_tokens",
+    "engine_cached_prompt_tokens",
+    "engine_generation_tokens",
+    "engine_requests",
+    "engine_preemptions",
+    "model_gpu_bottleneck_seconds",
+)
+"""What the estimate of work done twice is made of."""
 WITHOUT_ANSWER = (FAILED, "abort")
 
 
@@ -62,19 +72,23 @@ def _requests(answers: Answers, services: tuple[Service, ...]) -> Iterator[Reque
             requests=row.requests,
             by_outcome=outcomes,
             rejected=rejected,
-            failed_gpu_hours_estimate=_failed_hours(row, outcomes.get(FAILED, 0.0)),
+            failed_gpu_hours_estimate=_failed_hours(answers, row, outcomes.get(FAILED, 0.0)),
             preemptions=row.preemptions,
             preempted_gpu_hours_estimate=preempted_hours(answers, row, labels),
         )
 
 
-def _failed_hours(row: Service, failed: float) -> float | None:
+def _failed_hours(answers: Answers, row: Service, failed: float) -> float | None:
+    if answers.lack("engine_requests", "model_gpu_bottleneck_seconds"):
+        return None
     share = ratio(failed, row.requests)
     return None if share is None else share * (row.gpu_hours - row.hours_by_class["idle"])
 
 
 def preempted_hours(answers: Answers, row: Service, labels: dict[str, str]) -> float | None:
     """GPU hours, at the speed of this service's own prefill."""
+    if answers.lack(*PREEMPTED):
+        return None
     phases = answers["engine_phase_seconds"]
     prefill, decode = phases.value(phase="prefill", **labels), phases.value(phase="decode", **labels)
     if not prefill or decode is None or not row.prefill_tokens or not row.requests:

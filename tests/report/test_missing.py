@@ -273,6 +273,20 @@ def test_hours_of_which_the_owner_was_not_answered_are_not_nobodys() -> None:
     assert {group.name for group in found.groups} == {"m"}
 
 
+@pytest.mark.parametrize("question", ["engine_requests", "model_gpu_bottleneck_seconds"])
+def test_an_estimate_of_sums_of_different_times_is_none(question: str) -> None:
+    requests: Rows = {
+        (*SERVICE, outcome): {SPAN.start + 20 * DAY_SECONDS: 1000.0} for outcome in ("ok", "error")
+    }
+    whole, lacking = answers(SPAN), answers(SPAN, question, piece=HALF)
+    estimates = []
+    for now in (whole, lacking):
+        counted = replace(now["engine_requests"], rows=requests)
+        found = reviewed(measured(replace(now, by_id={**now.by_id, "engine_requests": counted})))
+        estimates += [row.failed_gpu_hours_estimate for row in found.losses.requests]
+    assert estimates == [pytest.approx(180.0), None]
+
+
 # --- comparisons -------------------------------------------------------------------------------------
 
 
