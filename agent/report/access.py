@@ -42,8 +42,13 @@ def load_access(options: argparse.Namespace, problems: list[str]) -> Access:
             lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*certificate, password=""),
             problems,
         )
+    if token is None:
+        token = os.environ.get(TOKEN_VARIABLE)
+    if token is not None and not (token.isascii() and token.isprintable()):
+        origin = options.bearer_token_file or TOKEN_VARIABLE
+        problems.append(f"{origin}: has characters that no token has; a line end, perhaps?")
     return Access(
-        bearer_token=os.environ.get(TOKEN_VARIABLE) if token is None else token,
+        bearer_token=token,
         headers=headers,
         verify=verify,
         certificate=certificate,

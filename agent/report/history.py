@@ -78,9 +78,11 @@ class Kept:
 
     def forget(self) -> None:
         """Nothing is left of it, nor of the directory above it where that holds no other."""
-        if self._directory is None or not self._directory.is_dir():
+        if self._directory is None:
             return
         try:
+            if not self._directory.is_dir():
+                return
             for path in self._directory.glob("*.json"):
                 path.unlink(missing_ok=True)
             self._directory.rmdir()

@@ -25,11 +25,11 @@ def fetch_teams(history: History, group_by: str, span: Span, *, now: float) -> M
     answer = history.fetch(_question(label), Span(start=end - DAY_SECONDS, end=end))
     if answer.missing:
         raise AgentError(answer.missing[0].reason)
-    last: dict[tuple[str, str], tuple[int, str]] = {}
+    last: dict[tuple[str, str], tuple[int, int, str]] = {}
     for (cluster, namespace, team), hours in answer.rows.items():
-        found = max(hours), team
+        found = max(hours), min(hours), team  # of two in the last hour the one that came later
         last[cluster, namespace] = max(found, last.get((cluster, namespace), found))
-    teams = {key: team for key, (_, team) in last.items() if team}
+    teams = {key: team for key, (*_, team) in last.items() if team}
     if not teams:
         raise AgentError(
             f"no namespace has {label}: does {history.source} scrape kube-state-metrics, and is the label "

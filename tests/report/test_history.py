@@ -370,6 +370,13 @@ def test_nothing_is_left_when_it_is_forgotten(server: LimitedServer, tmp_path: P
     assert not directory.exists()
 
 
+def test_a_directory_that_cannot_be_costs_the_next_run_time_and_this_one_nothing(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / ("x" * 300))
+    kept.put("a", {})
+    assert kept.get("a") is None
+    kept.forget()
+
+
 def test_a_directory_that_cannot_be_written_costs_only_the_next_run(
     server: LimitedServer, tmp_path: Path
 ) -> None:

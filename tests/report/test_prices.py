@@ -252,16 +252,18 @@ def test_other_gpus_cost_what_they_do_in_the_same_cluster() -> None:
 
 def test_services_on_instances_are_not_sized() -> None:
     """Nor do they stand below the roof of a whole GPU."""
-    key = (*KEY[:3], f"{H100} MIG", KEY[4])
-    rows = together(
-        node("one", 7, 0.4, part=key[3]),
-        service(7, 0.4, key=key),
-        {"hourly_busy_seconds": {key: {0: 3600.0}}},
-    )
-    row = sized(measured(rows))
+
+    def on(part: str) -> Measured:
+        key = (*KEY[:3], part, KEY[4])
+        rows = together(node("one", 7, 0.4, part=part), service(7, 0.4, key=key))
+        hour = {"busy_seconds": 3600.0, "engine_flops": 1e17, "engine_dram_bytes": 1e15}
+        return measured(together(rows, {f"hourly_{name}": {key: {0: value}} for name, value in hour.items()}))
+
+    row = sized(on(f"{H100} MIG"))
     assert "MIG instances" in row.refused
     assert not row.alternatives
-    assert not rooflines(measured(rows))
+    assert rooflines(on(H100))
+    assert not rooflines(on(f"{H100} MIG"))
 
 
 def test_gpus_on_other_nodes_are_among_those_that_are_replaced() -> None:

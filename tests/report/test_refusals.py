@@ -283,6 +283,7 @@ def test_wrong_options_are_told(tmp_path: Path, options: tuple[str, ...], said: 
     [
         (("--bearer-token-file", "/nowhere/token"), "/nowhere/token: cannot be read: No such file"),
         (("--bearer-token-file", "binary"), "binary: cannot be read: not text"),
+        (("--bearer-token-file", "lines"), "lines: has characters that no token has"),
         (("--username", "me", "--password-file", "/nowhere/p"), "/nowhere/p: cannot be read: No such file"),
         (("--ca-file", "/nowhere/ca"), "/nowhere/ca: cannot be read: No such file"),
         (("--ca-file", "text"), "text: cannot be read: not PEM"),
@@ -301,8 +302,9 @@ def test_a_path_that_is_wrong_is_told_before_anything_is_asked(
 ) -> None:
     make_certificate(tmp_path / "pem")
     (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "lines").write_text("one\ntwo\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\xff")
-    made = re.compile(r"^(m=)?(pem|text|binary)$")
+    made = re.compile(r"^(m=)?(pem|text|lines|binary)$")
     given = [made.sub(rf"\g<1>{tmp_path}/\g<2>", option) for option in options]
     with limited_server() as server:
         done = report(server.url, tmp_path / "out", *given)

@@ -21,7 +21,7 @@ SEPTEMBER = month("2026-09", now=2e9).span
 
 
 def lines() -> Iterator[str]:
-    """One namespace as it is, one that changed hands five hours ago, one that lost its label then."""
+    """One namespace as it is, two that changed hands, five hours and some minutes ago; one lost its label."""
     for hours_ago in reversed(range(30)):
         at = NOW - hours_ago * 3600 - 60
         for namespace, team in (
@@ -31,6 +31,9 @@ def lines() -> Iterator[str]:
         ):
             label = f',label_team="{team}"' if team else ""
             yield f'kube_namespace_labels{{cluster="x",namespace="{namespace}"{label}}} 1 {at}\n'
+        for minutes_ago, team in ((31, "zoo"), (1, "ads")) if hours_ago == 0 else ((1, "zoo"),):
+            then = at - (minutes_ago - 1) * 60
+            yield f'kube_namespace_labels{{cluster="x",namespace="d",label_team="{team}"}} 1 {then}\n'
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,11 @@ def limited() -> Iterator[LimitedServer]:
 
 def test_a_month_that_goes_on_has_the_labels_of_now(program: Program) -> None:
     history = History(PrometheusServer(program.url))
-    assert fetch_teams(history, "label:team", SEPTEMBER, now=NOW) == {("x", "a"): "search", ("x", "b"): "ads"}
+    assert fetch_teams(history, "label:team", SEPTEMBER, now=NOW) == {
+        ("x", "a"): "search",
+        ("x", "b"): "ads",
+        ("x", "d"): "ads",
+    }
 
 
 def test_a_month_that_has_ended_has_those_of_its_end(program: Program) -> None:
@@ -58,6 +65,7 @@ def test_a_month_that_has_ended_has_those_of_its_end(program: Program) -> None:
         ("x", "a"): "search",
         ("x", "b"): "zoo",
         ("x", "c"): "gone",
+        ("x", "d"): "zoo",
     }
 
 
