@@ -181,14 +181,15 @@ def test_every_name_that_is_asked_for_is_a_metric_of_ours() -> None:
 
 # --- engines behind one server --------------------------------------------------------------------------
 
-# Two ranks of a data-parallel server, each split in its own way, and an agent before it had the label.
+# Two ranks of a data-parallel server, each split in its own way, one by a word, and an agent before it had
+# the label.
 ENGINES = (
     (
         'server="s",rank="0"',
         'tensor_parallel="2",pipeline_parallel="2"',
         {0.1: 0, 0.2: 8, 0.4: 8},
     ),
-    ('server="s",rank="1"', 'tensor_parallel="1"', {0.1: 0, 0.2: 0, 0.4: 8}),
+    ('server="s",rank="1"', 'tensor_parallel="1",pipeline_parallel="auto"', {0.1: 0, 0.2: 0, 0.4: 8}),
     (
         'server="t",rank="1"',
         'tensor_parallel="2",pipeline_parallel="2"',

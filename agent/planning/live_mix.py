@@ -95,8 +95,8 @@ class _Fetched:
                 model=_of(sample, "model"),
                 engine=_of(sample, "engine"),
                 part=next(iter(self._parts[key].values()), ""),
-                tensor_parallel=_of(sample, "tensor_parallel"),
-                pipeline_parallel=int(_of(sample, "pipeline_parallel") or 1),
+                tensor_parallel=_degree(sample, "tensor_parallel"),
+                pipeline_parallel=int(_degree(sample, "pipeline_parallel") or 1),
                 weight_dtype=_of(sample, "weight_dtype"),
                 kv_dtype=_of(sample, "kv_dtype"),
             )
@@ -182,6 +182,12 @@ def _key(sample: Sample) -> _Key:
 
 def _of(sample: Sample, label: str) -> str:
     return sample.labels.get(label, "")
+
+
+def _degree(sample: Sample, label: str) -> str:
+    """How many ranks, or "" for what is no number: anybody can write a label."""
+    text = _of(sample, label)
+    return text if text.isdecimal() and int(text) else ""
 
 
 def _at(values: Mapping[_Key, _Value], keys: Iterable[_Key]) -> Iterator[_Value]:
