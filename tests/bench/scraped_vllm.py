@@ -180,11 +180,12 @@ def streams(server: VllmServer, rounds: int) -> None:
             for one in held:
                 came = one.came_at_seconds
                 gaps[how] += [(b - a) * 1e3 for a, b in pairwise(came)]
-    print(f"between two tokens, ms{'p50':>4}{'p99':>10}{'slowest':>10}{'tokens/s':>10}{'ratio':>8}")
-    alone = statistics.median(rates[HOW[0][0]])
+    print(
+        f"between two tokens, ms{'p50':>4}{'p99':>10}{'slowest':>10}{'tokens/s':>10}{'least':>8}{'most':>8}"
+    )
     for how, values in gaps.items():
-        rate = statistics.median(rates[how])
-        _told(how, values, f"{rate:>10.1f}{rate / alone:>8.3f}")
+        each = rates[how]
+        _told(how, values, f"{statistics.median(each):>10.1f}{min(each):>8.1f}{max(each):>8.1f}")
 
 
 if __name__ == "__main__":
