@@ -8,7 +8,7 @@ from functools import cached_property
 
 from agent.report.answers import Answers
 from agent.report.period import DAY_SECONDS, HOUR_SECONDS, RECORDED_SECONDS, Span
-from agent.report.prices import Prices
+from agent.report.prices import ALL_PRICED, Prices
 from agent.report.questions import OF_A_SERVICE
 from agent.roofline.cost import MILLION
 
@@ -18,6 +18,9 @@ COMPARABLE = 0.9
 """Of the larger coverage: with less of one period recorded, its sums are of other hours and days."""
 AS_LONG = 0.005
 """Recorded hours that differ by less are as many."""
+
+AS_PRICED = 0.01
+"""Priced shares of the hours that differ by less are as large."""
 
 ServiceKey = tuple[str, str, str, str, str]
 """The values of `OF_A_SERVICE`."""
@@ -51,6 +54,19 @@ class Measured:
     def prices(self) -> Prices:
         """What an hour of a GPU was paid at."""
         return Prices.of(self.now)
+
+    @cached_property
+    def prices_before(self) -> Prices:
+        """The same of the period before."""
+        return Prices.of(self.before)
+
+    @property
+    def money_compares(self) -> bool:
+        """Whether of both periods about as large a share of the hours had a price."""
+        now, before = self.prices.priced_ratio(), self.prices_before.priced_ratio()
+        if now is None or before is None:
+            return False
+        return min(now, before) >= ALL_PRICED or abs(now - before) <= AS_PRICED
 
     @property
     def span(self) -> Span:

@@ -175,6 +175,7 @@ QUESTIONS: tuple[Question, ...] = (
         record="roofline:node:gpu_observed_seconds:increase5m",
         by=("cluster", "instance", "part"),
         over_time="count",
+        also_before=True,
     ),
     _of_gpus(
         "gpu_bottleneck_seconds",
@@ -183,8 +184,11 @@ QUESTIONS: tuple[Question, ...] = (
         (*_NODE, "bottleneck"),
         level="node",
         step="whole",
+        before=True,
     ),
-    _of_gpus("gpu_cost_usd", "what GPUs of each node cost", "USD", _NODE, level="node", step="whole"),
+    _of_gpus(
+        "gpu_cost_usd", "what GPUs of each node cost", "USD", _NODE, level="node", step="whole", before=True
+    ),
     Question(
         id="node_priced",
         what="samples recorded of what GPUs of each node cost: none where there is no price",
@@ -194,6 +198,7 @@ QUESTIONS: tuple[Question, ...] = (
         by=_NODE,
         step="whole",
         over_time="count",
+        also_before=True,
     ),
     Question(
         id="node_gpu_unallocated_cost_usd",
@@ -204,6 +209,7 @@ QUESTIONS: tuple[Question, ...] = (
         by=_NODE,
         step="whole",
         matchers='bottleneck="unallocated"',
+        also_before=True,
     ),
     _of_gpus(
         "gpu_idle_cost_usd",

@@ -91,7 +91,11 @@ def right_sizing(
                 service=service,
                 coverage=coverage[service.cluster],
                 config=configs.get(service.model),
-                confidence=_confidence(service, quality, is_doubted=is_doubted),
+                confidence=_confidence(
+                    service,
+                    sum(coverage[service.cluster].values()) / measured.span.hours,
+                    is_doubted=is_doubted,
+                ),
             ).sized()
         )
     return tuple(
@@ -101,8 +105,8 @@ def right_sizing(
     )
 
 
-def _confidence(service: Service, quality: Quality, *, is_doubted: bool) -> Confidence:
-    little = quality.coverage_ratio < ENOUGH_COVERAGE or service.requests < FEW_REQUESTS
+def _confidence(service: Service, coverage: float, *, is_doubted: bool) -> Confidence:
+    little = coverage < ENOUGH_COVERAGE or service.requests < FEW_REQUESTS
     return "low" if is_doubted or little else "estimate"
 
 

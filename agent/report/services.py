@@ -44,6 +44,7 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
     held = sum(by_class.values())
     usd = cost.value(location="local", **labels)
     has_prices = priced_ratio(measured, key) >= ENOUGH_PRICED
+    had_prices = measured.prices_before.are_enough(part)
     has_costs = has_prices and not now.lack(*COST_OF_A_TOKEN)
     generated = now["engine_generation_tokens"].amount(**labels)
     moved = now["engine_dram_bytes"]
@@ -69,7 +70,7 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
         requests=now["engine_requests"].amount(**labels),
         usd_per_million_tokens=usd_per_million(now, labels) if has_prices else None,
         usd_per_million_tokens_without_idle=per_million(used, generated) if has_costs else None,
-        previous_usd_per_million_tokens=usd_per_million(measured.before, labels),
+        previous_usd_per_million_tokens=usd_per_million(measured.before, labels) if had_prices else None,
         joules_per_million_tokens=_joules(now, labels),
         previous_joules_per_million_tokens=_joules(measured.before, labels),
         flops=flops,
@@ -167,7 +168,9 @@ def _group(
         row.usd_per_million_tokens is not None for row in rows if row.generation_tokens
     )
     all_priced_before = not measured.before.lack(*COST_OF_A_TOKEN) and all(
-        cost_before.value(**labels) is not None for labels in labels_before if tokens_before.amount(**labels)
+        cost_before.value(**labels) is not None and measured.prices_before.are_enough(labels["part"])
+        for labels in labels_before
+        if tokens_before.amount(**labels)
     )
     return Group(
         name=name,

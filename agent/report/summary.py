@@ -156,13 +156,15 @@ def _changed(measured: Measured, totals: Totals, before: Totals | None) -> str:
         return f"Nothing is compared with {name}, for not all queries were answered"
     if before is None or share_before is None:
         return f"There is nothing of {name} to compare with"
-    pairs = [("the cost of a token", totals.usd_per_million_tokens, before.usd_per_million_tokens)]
+    paid_before = before.paid_usd if measured.money_compares else None
+    cost_before = before.usd_per_million_tokens if measured.money_compares else None
+    pairs = [("the cost of a token", totals.usd_per_million_tokens, cost_before)]
     begin = f"Against {name}"
     if measured.sums_compare:
         here, there = measured.recorded_hours, share_before * measured.before.span.hours
         scale, per = (1.0, "") if as_long(here, there) else (here / there, " per hour")
         pairs = [
-            (f"spending{per}", totals.paid_usd, _scaled(before.paid_usd, scale)),
+            (f"spending{per}", totals.paid_usd, _scaled(paid_before, scale)),
             (f"output{per}", totals.generation_tokens, before.generation_tokens * scale),
             *pairs,
         ]

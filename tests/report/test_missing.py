@@ -83,11 +83,16 @@ def measured(now: Answers, before: Answers | None = None) -> Measured:
         name="this",
         now=now,
         before_name="that",
-        before=before or Answers(span=Span(start=0, end=DAY_SECONDS)),
+        before=_asked_before(before or Answers(span=Span(start=0, end=DAY_SECONDS))),
         earliest_sample=now.span.start,
         group_by="model",
         teams={},
     )
+
+
+def _asked_before(of: Answers) -> Answers:
+    """What a review asks of the period before, and no more."""
+    return replace(of, by_id={name: each for name, each in of.by_id.items() if each.question.also_before})
 
 
 def reviewed(of: Measured) -> Review:

@@ -49,7 +49,7 @@ def measured(rows: Rows, *, before: Rows | None = None, missing: str = "", span:
         name="this",
         now=answers(rows, span=span, missing=missing),
         before_name="that",
-        before=answers(before or {}),
+        before=answers({name: rows for name, rows in (before or {}).items() if BY_ID[name].also_before}),
         earliest_sample=0,
         group_by="model",
         teams={},
@@ -216,6 +216,23 @@ def test_services_on_priced_nodes_are_not_touched_by_others() -> None:
     assert not any("known for" in remark for remark in quality(found, is_complete=True).remarks)
 
 
+def test_money_is_not_compared_where_less_of_one_period_had_a_price() -> None:
+    """Prices came in the middle of the one before: nothing became dearer."""
+    whole = together(node("one", 4, 2.0), service(4, 2.0))
+    half = together(node("one", 4, 2.0, priced=0.5), service(4, 1.0))
+    for now, before in ((whole, half), (half, whole)):
+        found = measured(now, before=before)
+        said = summary(found, totals(found.now), totals(found.before), (), services(found), (), (), ())[3]
+        assert "output is the same" in said
+        assert "spending" not in said
+        assert "cost of a token" not in said
+    found = measured(whole, before=half)
+    (row,) = services(found)
+    assert row.previous_usd_per_million_tokens is None
+    assert groups(found, (row,))[0].previous_usd_per_million_tokens is None
+    assert totals(found.before).usd_per_million_tokens is None
+
+
 # --- right-sizing ---------------------------------------------------------------------------------------
 
 
@@ -284,6 +301,7 @@ def test_a_cluster_of_which_half_was_recorded_is_sized_for_that_half() -> None:
     assert row.gpus == pytest.approx(8)
     fewer = proposed(row, "fewer_replicas")
     assert fewer.savings_ratio == pytest.approx(1 - fewer.gpus / 8)
+    assert fewer.confidence == "low"
 
 
 @pytest.mark.parametrize("question", ["hourly_engine_requests", "engines", "engine_cost_usd"])
