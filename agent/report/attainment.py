@@ -6,15 +6,17 @@ from dataclasses import dataclass
 
 from agent.report.answers import Answers
 from agent.report.document import Attainment
-from agent.report.measured import Measured, by_day, ratio
-from agent.report.period import Span, instant
+from agent.report.measured import Measured, answered_days, by_day, ratio
+from agent.report.period import DAY_SECONDS, Span, instant
+
+_ASKED = ("engine_slo_events", "engine_slo_good_events")
 
 
 def attainments(measured: Measured) -> tuple[Attainment, ...]:
     """By model and objective; the most of its budget spent first. None without events.
 
-    None either of which nobody counted how many were good. Where a piece of one of the two was not answered,
-    neither is of that time.
+    None either of which nobody counted how many were good. Days of which a piece of one of the two was not
+    answered are left out.
     """
     now, before = _Counted(answers=measured.now), _Counted(answers=measured.before)
     rows = []
@@ -54,7 +56,7 @@ def attainments(measured: Measured) -> tuple[Attainment, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Counted:
-    """Events and good ones, of the time for which both were answered."""
+    """Events and good ones, of the days for which both were wholly answered."""
 
     answers: Answers
 
@@ -70,14 +72,9 @@ class _Counted:
         row = self.answers[question].steps(**labels).get(())
         if row is None:
             return None
-        missing = [
-            piece.span
-            for each in ("engine_slo_events", "engine_slo_good_events")
-            for piece in self.answers[each].missing
-        ]
-        return {
-            at: value for at, value in row.items() if not any(one.start <= at < one.end for one in missing)
-        }
+        # By whole days, since a step may be one: of what lacks an hour the other answer has all.
+        start, answered = self.answers.span.start, answered_days(self.answers, *_ASKED)
+        return {at: value for at, value in row.items() if (at - start) // DAY_SECONDS in answered}
 
 
 def _worst_day(
