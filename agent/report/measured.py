@@ -148,6 +148,12 @@ def unpriced_parts(answers: Answers) -> tuple[str, ...]:
     return tuple(sorted(part for (part,), seconds in seen.items() if seconds and not priced.value(part=part)))
 
 
+def is_partly_priced(measured: Measured) -> bool:
+    """Whether it is known that some of the hours had a price and some had none: then money is a least."""
+    share = measured.prices.priced_ratio()
+    return bool(unpriced_parts(measured.now)) or (share is not None and 0 < share < ALL_PRICED)
+
+
 def labels_of(key: ServiceKey) -> dict[str, str]:
     """As an answer is asked for them."""
     return dict(zip(OF_A_SERVICE, key, strict=True))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.report.answers import Answers
 from agent.report.document import Attainment, ClassTime, Offender, RightSizing, Service, Totals
-from agent.report.measured import Measured, as_long, unpriced_parts
+from agent.report.measured import Measured, as_long, is_partly_priced
 from agent.units import render_number, render_percent
 
 SAME = 0.02
@@ -38,7 +38,7 @@ def summary(
     now = measured.now
     return (
         _paid(measured, totals),
-        _spent(now, totals, classes),
+        _spent(measured, totals, classes),
         _cost(measured, totals, services),
         f"{_changed(measured, totals, before)}; {_objectives(now, slos)}.",
         _to_do(now, totals, services, sizes, worst),
@@ -73,8 +73,12 @@ def _paid(measured: Measured, totals: Totals) -> str:
         )
         return f"In {measured.name} {size} were watched, and {did}; {why}."
     paid = f"{_least(now, 'gpu_cost_usd')}{dollars(totals.paid_usd)}"
-    if unpriced_parts(now):
-        return f"In {measured.name} {size} were watched, {paid} was paid for those with a price, and {did}."
+    if is_partly_priced(measured):
+        share = measured.prices.priced_ratio()
+        those = (
+            "those with a price" if share is None else f"the {render_percent(share)} of them that had a price"
+        )
+        return f"In {measured.name} {size} were watched, {paid} was paid for {those}, and {did}."
     return f"In {measured.name} {paid} was paid for {size}, and {did}."
 
 
@@ -90,7 +94,8 @@ def _generated(answers: Answers, totals: Totals) -> str:
     return f"{least}{counted(totals.generation_tokens)} tokens were generated"
 
 
-def _spent(answers: Answers, totals: Totals, classes: Sequence[ClassTime]) -> str:
+def _spent(measured: Measured, totals: Totals, classes: Sequence[ClassTime]) -> str:
+    answers = measured.now
     ranked = sorted((row for row in classes if row.ratio > 0), key=lambda row: -row.ratio)
     if not ranked:
         return "Where the GPU time went is not known."
@@ -98,7 +103,8 @@ def _spent(answers: Answers, totals: Totals, classes: Sequence[ClassTime]) -> st
     of = "the GPU time that was answered for" if answers.lack("gpu_bottleneck_seconds") else "the GPU time"
     text = f"Of {of} {', '.join(words[:-1])}{' and ' if words[1:] else ''}{words[-1]}"
     if totals.idle_usd:
-        text += f"; the idle hours cost {_least(answers, 'gpu_idle_cost_usd')}{dollars(totals.idle_usd)}"
+        least = "at least " if is_partly_priced(measured) else _least(answers, "gpu_idle_cost_usd")
+        text += f"; the idle hours cost {least}{dollars(totals.idle_usd)}"
     return f"{text}."
 
 
@@ -120,8 +126,8 @@ def _cost(measured: Measured, totals: Totals, services: Sequence[Service]) -> st
     if totals.usd_per_million_tokens is None:
         return "What a token cost cannot be told."
     cost = dollars(totals.usd_per_million_tokens)
-    if unpriced_parts(now):
-        return f"A million output tokens cost at least {cost}: not all GPUs have a price."
+    if is_partly_priced(measured):
+        return f"A million output tokens cost at least {cost}: not all GPU hours had a price."
     text = f"A million output tokens cost {cost}, everything included"
     priced = [row for row in services if row.usd_per_million_tokens is not None]
     if len(priced) > 1 and not now.lack("engine_cost_usd"):

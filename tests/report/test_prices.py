@@ -233,6 +233,14 @@ def test_money_is_not_compared_where_less_of_one_period_had_a_price() -> None:
     assert totals(found.before).usd_per_million_tokens is None
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.5, "50 %"), (0.92, "92 %")])
+def test_money_of_a_part_of_the_hours_is_not_said_to_be_of_all(share: float, said: str) -> None:
+    found = measured(together(node("one", 4, 2.0, priced=share), service(4, 2.0 * share)))
+    paid, _, cost, *_ = summary(found, totals(found.now), None, (), services(found), (), (), ())
+    assert f"was paid for the {said} of them that had a price" in paid
+    assert "everything included" not in cost
+
+
 # --- right-sizing ---------------------------------------------------------------------------------------
 
 
