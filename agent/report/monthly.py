@@ -50,7 +50,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "engine_requests",
         "gpu_energy_joules",
         "engine_energy_joules",
-        "node_recorded",
+        *NEEDED_FOR_PRICES,
     ),
     "classes": ("gpu_bottleneck_seconds", "gpu_bottleneck_cost_usd"),
     "parts": (
@@ -82,6 +82,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "engine_kv_limited_sequence_steps",
         "max_num_seqs",
         "engine_preemptions",
+        *NEEDED_FOR_PRICES,
     ),
     "groups": (
         "model_gpu_bottleneck_seconds",
@@ -89,6 +90,7 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "engine_generation_tokens",
         "gpu_bottleneck_seconds",
         "gpu_unattributed_cost_usd",
+        *NEEDED_FOR_PRICES,
     ),
     "days": (
         "recorded",
@@ -98,8 +100,14 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "gpu_idle_cost_usd",
         "engine_generation_tokens",
         "engine_energy_joules",
+        *NEEDED_FOR_PRICES,
     ),
-    "trends": ("engine_cost_usd", "engine_energy_joules", "engine_generation_tokens"),
+    "trends": (
+        "engine_cost_usd",
+        "engine_energy_joules",
+        "engine_generation_tokens",
+        *NEEDED_FOR_PRICES,
+    ),
     "rooflines": (
         "hourly_engine_flops",
         "hourly_engine_dram_bytes",

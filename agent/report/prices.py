@@ -50,12 +50,14 @@ class Prices:
 
     nodes: Mapping[Node, Priced]
     """Also those without a price."""
+    are_known: bool = True
+    """Whether all that they are made of was answered."""
 
     @classmethod
     def of(cls, answers: Answers) -> Prices:
         """As they were paid; none where a part of what they are made of is not known."""
         if answers.lack(*NEEDED):
-            return cls(nodes={})
+            return cls(nodes={}, are_known=False)
         labels = ("cluster", "instance", "part")
         paid, left, seconds, recorded, priced = (answers[question].by(*labels) for question in NEEDED)
         nodes: dict[Node, Priced] = {}
@@ -86,7 +88,9 @@ class Prices:
         return sum(each.priced_gpu_hours for each in found) / hours if hours else None
 
     def are_enough(self, part: str | None = None) -> bool:
-        """Unless it is known that too few of the hours had a price."""
+        """Unless too few of the hours had a price, or how many had one was not answered."""
+        if not self.are_known:
+            return False
         ratio = self.priced_ratio(part)
         return ratio is None or ratio >= ENOUGH_PRICED
 

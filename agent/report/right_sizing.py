@@ -28,6 +28,7 @@ from agent.report.measured import PER_HOUR, Measured, hourly_coverage, labels_of
 from agent.report.period import HOUR_SECONDS, instant
 from agent.report.positions import serving_of
 from agent.report.prices import ENOUGH_PRICED
+from agent.report.prices import NEEDED as NEEDED_FOR_PRICES
 from agent.report.questions import OF_A_SERVICE
 from agent.report.services import priced_ratio
 from agent.roofline.gpus import GpuSpec, find_gpu, is_part_of_one
@@ -173,7 +174,7 @@ class _Case:
 
     def _refusal(self, busiest: float) -> str:
         row = self.service
-        if self.measured.now.lack(*NEEDED):
+        if self.measured.now.lack(*NEEDED, *NEEDED_FOR_PRICES):
             return "a part of what it is sized by was not answered"
         if not self.paid or self.own_price is None:
             return "what it cost is not known"

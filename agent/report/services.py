@@ -43,7 +43,7 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
     by_class = hours_by_class(now["model_gpu_bottleneck_seconds"], **labels)
     held = sum(by_class.values())
     usd = cost.value(location="local", **labels)
-    has_prices = priced_ratio(measured, key) >= ENOUGH_PRICED
+    has_prices = is_priced(measured, key)
     had_prices = measured.prices_before.are_enough(part)
     has_costs = has_prices and not now.lack(*COST_OF_A_TOKEN)
     generated = now["engine_generation_tokens"].amount(**labels)
@@ -84,6 +84,11 @@ def _service(measured: Measured, key: ServiceKey) -> Service:
         ),
         preemptions=now["engine_preemptions"].amount(**labels),
     )
+
+
+def is_priced(measured: Measured, key: ServiceKey) -> bool:
+    """Unless too few of its GPU hours had a price, or how many had one was not answered."""
+    return measured.prices.are_known and priced_ratio(measured, key) >= ENOUGH_PRICED
 
 
 def priced_ratio(measured: Measured, key: ServiceKey) -> float:
@@ -232,7 +237,7 @@ def trends(measured: Measured, rows: tuple[Service, ...]) -> tuple[Trend, ...]:
     for row in rows:
         key = row.key
         generated = by_day(tokens.get(key, {}), span)
-        has_prices = priced_ratio(measured, key) >= ENOUGH_PRICED
+        has_prices = is_priced(measured, key)
         usd = _of_days(known_by_day(cost.get(key, {}) if has_prices else {}, span), priced)
         joules = _of_days(known_by_day(energy.get(key, {}), span), metered)
         found.append(

@@ -179,6 +179,19 @@ def test_sums_of_other_hours_make_no_price(question: str) -> None:
     assert not Prices.of(answers(node("one", 4, 3.0, unallocated=1.0), missing=question)).nodes
 
 
+@pytest.mark.parametrize("question", NEEDED)
+def test_where_nobody_knows_what_was_priced_nothing_is_divided_by_all(question: str) -> None:
+    rows = together(node("one", 8, 4.0, priced=0.5, unallocated=1.0), service(8, 2.0))
+    found = measured(rows, missing=question)
+    (row,) = services(found)
+    assert row.usd_per_million_tokens is None
+    assert totals(found.now).usd_per_million_tokens is None
+    assert parts(found)[0].usd_per_million_tokens is None
+    assert {day.usd_per_million_tokens for day in days(found)} == {None}
+    assert {*trends(found, (row,))[0].usd_per_million_tokens} == {None}
+    assert "not answered" in sized(found).refused
+
+
 def test_days_before_there_was_a_price_were_not_free() -> None:
     rows: Rows = {
         "gpu_cost_usd": {(H100,): {DAY_SECONDS: 72.0}},
