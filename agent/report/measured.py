@@ -87,8 +87,11 @@ class Measured:
 
     @property
     def sums_compare(self) -> bool:
-        """Whether as much was recorded of either period."""
-        return sums_compare(self.recorded_hours / self.span.hours, self.coverage_before)
+        """Whether as much was recorded of either period, of each cluster that is in both."""
+        now, before = coverage_by_cluster(self.now), coverage_by_cluster(self.before)
+        return sums_compare(self.recorded_hours / self.span.hours, self.coverage_before) and all(
+            sums_compare(now[cluster], before[cluster]) for cluster in now.keys() & before.keys()
+        )
 
     @property
     def is_complete(self) -> bool:
@@ -122,6 +125,14 @@ def hourly_coverage(answers: Answers, *, cluster: str | None = None) -> dict[int
             most = min((answers.span.end - at) / HOUR_SECONDS, 1.0)
             best[at] = max(best.get(at, 0.0), min(samples / PER_HOUR, most))
     return best
+
+
+def coverage_by_cluster(answers: Answers) -> dict[str, float]:
+    """The share of the period that was recorded of each; one that came or went has less."""
+    return {
+        cluster: sum(hourly_coverage(answers, cluster=cluster).values()) / answers.span.hours
+        for (cluster,) in sorted(answers["recorded"].by("cluster"))
+    }
 
 
 def recorded_hours(answers: Answers) -> float:

@@ -6,7 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from agent.report.document import Disagreement, EvidenceShare, Gap, Quality
-from agent.report.measured import PER_HOUR, Measured, by_day, hours, labels_of, ratio, unpriced_parts
+from agent.report.measured import (
+    PER_HOUR,
+    Measured,
+    by_day,
+    coverage_by_cluster,
+    hours,
+    labels_of,
+    ratio,
+    unpriced_parts,
+)
 from agent.report.period import HOUR_SECONDS, instant
 from agent.report.prices import ALL_PRICED
 from agent.report.services import mean_over_steps, priced_ratio
@@ -137,6 +146,11 @@ def _on_coverage(measured: Measured, covered: float, by_node: float | None) -> I
             f"Only {render_percent(covered)} of the period was recorded: every sum is of that part, and "
             "nothing is extrapolated."
         )
+    shares = {} if measured.now.lack("recorded") else coverage_by_cluster(measured.now)
+    for cluster, share in shares.items():
+        if share < ENOUGH <= covered:
+            name = cluster or "(no name)"
+            yield f"Of cluster {name} only {render_percent(share)} of the period was recorded."
     first = measured.earliest_sample
     if first is not None and first > measured.span.start + HOUR_SECONDS:
         yield f"The first sample is of {instant(first):%Y-%m-%d %H:%M} UTC: what was before is not known."

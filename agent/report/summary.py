@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.report.answers import Answers
 from agent.report.document import Attainment, ClassTime, Offender, RightSizing, Service, Totals
-from agent.report.measured import Measured, as_long, is_partly_priced
+from agent.report.measured import Measured, as_long, is_partly_priced, sums_compare
 from agent.units import render_number, render_percent
 
 SAME = 0.02
@@ -174,6 +174,8 @@ def _changed(measured: Measured, totals: Totals, before: Totals | None) -> str:
             (f"output{per}", totals.generation_tokens, before.generation_tokens * scale),
             *pairs,
         ]
+    elif sums_compare(measured.recorded_hours / measured.span.hours, share_before):
+        begin += ", when not as much of each cluster was recorded,"
     elif share_before < measured.recorded_hours / measured.span.hours:
         begin += f", of which only {render_percent(share_before)} was recorded,"
     else:

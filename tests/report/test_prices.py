@@ -254,6 +254,19 @@ def test_money_of_a_part_of_the_hours_is_not_said_to_be_of_all(share: float, sai
     assert "everything included" not in cost
 
 
+def test_a_cluster_that_was_recorded_for_half_of_the_time_saves_nothing() -> None:
+    now, other = node("one", 4, 2.0), node("two", 2, 2.0, cluster="b")
+    before = together(now, node("two", 4, 2.0, cluster="b"))
+    assert measured(before, before=before).sums_compare
+    half = {("b", H100): dict.fromkeys(range(0, DAY_SECONDS // 2, HOUR_SECONDS), 12.0)}
+    rows = together(now, other)
+    found = measured({**rows, "recorded": {**rows["recorded"], **half}}, before=before)
+    said = summary(found, totals(found.now), totals(found.before), (), (), (), (), ())[3]
+    assert "spending" not in said
+    assert "not as much of each cluster" in said
+    assert "Of cluster b only 50 % of the period was recorded." in quality(found, is_complete=True).remarks
+
+
 # --- right-sizing ---------------------------------------------------------------------------------------
 
 
