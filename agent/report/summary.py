@@ -63,7 +63,7 @@ def counted(number: float) -> str:
 def _paid(measured: Measured, totals: Totals) -> str:
     now, did = measured.now, _generated(measured.now, totals)
     size = f"{_least(now, 'gpu_observed_seconds')}{totals.gpu_hours:,.0f} GPU hours"
-    if not now.lack("gpu_observed_seconds", "recorded"):
+    if totals.gpus is not None and not now.lack("gpu_observed_seconds", "recorded"):
         size += f" ({render_number(totals.gpus)} GPUs on average)"
     if totals.paid_usd is None:
         why = (
